@@ -1,0 +1,332 @@
+"""Every request that one vastskyd makes of another, and every answer, as types.
+
+A request's class names it on the wire: `ListVolumes` is "list_volumes" (`method_of`). Requests to
+the manager stand under "asked of the manager", those to any node under "asked of a node".
+"""
+
+import re
+
+from vastskyd.core.documents import Document, Report
+from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
+from vastskyd.core.model import (
+    AttachmentState,
+    Encryption,
+    Event,
+    Job,
+    Layout,
+    LegState,
+    Record,
+    Role,
+    VolumeState,
+)
+
+
+class Done(Record):
+    """The answer that says no more than: it is so."""
+
+
+# --- asked of a node ---------------------------------------------------------------------
+
+
+class ApplyDocument(Record):
+    """Manager to node: the node's part of the desired state. Answer: Done, once it is accepted
+    (not: reached; the reports tell that)."""
+
+    document: Document
+
+
+class Probe(Record):
+    """Manager to node: try to reach `node` at these addresses. Answer: ProbeResult."""
+
+    node: NodeId
+    addresses: tuple[str, ...]
+    port: int
+
+
+class ProbeResult(Record):
+    reached: bool
+
+
+class Ping(Record):
+    """Either way. Answer: Done."""
+
+
+# --- asked of the manager by nodes --------------------------------------------------------
+
+
+class SendReport(Record):
+    """Node to manager: what it sees. Answer: Done."""
+
+    report: Report
+
+
+class Join(Record):
+    """Of a host without a certificate, by one who has the token's secret. `csr_pem` is a PKCS#10
+    request whose subject is ignored: the manager names the node. Answer: Joined."""
+
+    secret: str
+    node: NodeId
+    roles: tuple[Role, ...]
+    addresses: tuple[str, ...]
+    port: int
+    rack: str
+    csr_pem: str
+
+
+class Joined(Record):
+    cluster: ClusterId
+    cluster_name: str
+    node: NodeId
+    manager: NodeId
+    manager_addresses: tuple[str, ...]
+    manager_port: int
+    roles: tuple[Role, ...]
+    certificate_pem: str
+    ca_pem: str
+
+
+# --- asked of the manager by people --------------------------------------------------------
+
+
+class ShowStatus(Record):
+    """Answer: ClusterStatus."""
+
+
+class ListNodes(Record):
+    """Answer: NodeList."""
+
+
+class ListDisks(Record):
+    """Enrolled disks and candidates. `node` empty: of all. Answer: DiskList."""
+
+    node: str = ""
+
+
+class ListVolumes(Record):
+    """`volume`: a name or id, or empty for all. Answer: VolumeList."""
+
+    volume: str = ""
+
+
+class ListJobs(Record):
+    """`running` leaves out those that ended. Answer: JobList."""
+
+    running: bool = False
+
+
+class ShowJob(Record):
+    """Answer: JobList of one. With `wait_s` the manager answers when the job ends or changes
+    from `seen`, at the latest after that time (at most 30 s)."""
+
+    job: JobId
+    wait_s: float = 0.0
+    seen: Job | None = None
+
+
+class ListEvents(Record):
+    """Events with a number above `after`; at most `limit`, the newest. Answer: EventList."""
+
+    after: int = 0
+    limit: int = 100
+
+
+class CreateToken(Record):
+    """Answer: Token."""
+
+    roles: tuple[Role, ...]
+    valid_s: float = 3600.0
+
+
+class Token(Record):
+    token: str
+
+
+class EnrolDisk(Record):
+    """Answer: JobStarted. ConflictError if anything is on it, unless `wipe`."""
+
+    node: NodeId
+    path: str
+    wipe: bool = False
+
+
+class RetireDisk(Record):
+    """`disk`: id, or NODE:PATH. Answer: JobStarted."""
+
+    disk: str
+
+
+class CreateVolume(Record):
+    """Answer: JobStarted."""
+
+    name: str
+    size_bytes: int
+    copies: int = 2
+    layout: Layout = Layout.RAID1
+
+
+class DeleteVolume(Record):
+    """Answer: JobStarted. BusyError while attached."""
+
+    volume: str
+
+
+class AttachVolume(Record):
+    """Answer: JobStarted. `force` accepts fewer than the recovery quorum of legs, with the risk
+    of losing the last writes."""
+
+    volume: str
+    head: NodeId
+    force: bool = False
+
+
+class DetachVolume(Record):
+    """Answer: JobStarted; the job fails with Busy if the volume is in use."""
+
+    volume: str
+
+
+class RemoveNode(Record):
+    """Answer: Done. ConflictError while it has disks or attachments."""
+
+    node: NodeId
+
+
+class JobStarted(Record):
+    job: Job
+
+
+class NodeView(Record):
+    """`state`: online, unreachable, or joining (never seen yet)."""
+
+    id: NodeId
+    roles: tuple[Role, ...]
+    addresses: tuple[str, ...]
+    rack: str
+    state: str
+    unreachable_s: float = 0.0
+
+
+class DiskView(Record):
+    """A candidate has no id; `found` says why it cannot be enrolled without --wipe."""
+
+    id: DiskId
+    node: NodeId
+    path: str
+    serial: str
+    size_bytes: int
+    free_bytes: int
+    state: str
+    message: str
+
+
+class LegView(Record):
+    node: NodeId
+    disk_path: str
+    state: LegState
+    condition: str
+    reachable: bool
+    done_bytes: int
+    total_bytes: int
+
+
+class SegmentView(Record):
+    index: int
+    length_bytes: int
+    legs: tuple[LegView, ...]
+
+
+class VolumeView(Record):
+    """`health`: redundant, degraded, rebuilding, stalled, unavailable or unknown (its head has
+    not reported)."""
+
+    id: VolumeId
+    name: str
+    size_bytes: int
+    copies: int
+    layout: Layout
+    state: VolumeState
+    health: str
+    head: str
+    attachment: AttachmentState | None
+    device: str
+    message: str
+    segments: tuple[SegmentView, ...]
+
+
+class ClusterStatus(Record):
+    """`health`: ok, degraded or critical; `problems` are sentences for people."""
+
+    cluster: ClusterId
+    name: str
+    manager: NodeId
+    encryption: Encryption
+    health: str
+    problems: tuple[str, ...]
+    nodes: int
+    nodes_online: int
+    disks: int
+    disks_online: int
+    volumes: int
+    volumes_redundant: int
+    capacity_bytes: int
+    free_bytes: int
+    jobs_running: int
+
+
+class NodeList(Record):
+    nodes: tuple[NodeView, ...]
+
+
+class DiskList(Record):
+    disks: tuple[DiskView, ...]
+
+
+class VolumeList(Record):
+    volumes: tuple[VolumeView, ...]
+
+
+class JobList(Record):
+    jobs: tuple[Job, ...]
+
+
+class EventList(Record):
+    events: tuple[Event, ...]
+
+
+NODE_REQUESTS: dict[type[Record], type[Record]] = {
+    ApplyDocument: Done,
+    Probe: ProbeResult,
+    Ping: Done,
+}
+REPORT_REQUESTS: dict[type[Record], type[Record]] = {SendReport: Done}
+JOIN_REQUESTS: dict[type[Record], type[Record]] = {Join: Joined}
+ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
+    ShowStatus: ClusterStatus,
+    ListNodes: NodeList,
+    ListDisks: DiskList,
+    ListVolumes: VolumeList,
+    ListJobs: JobList,
+    ShowJob: JobList,
+    ListEvents: EventList,
+    CreateToken: Token,
+    EnrolDisk: JobStarted,
+    RetireDisk: JobStarted,
+    CreateVolume: JobStarted,
+    DeleteVolume: JobStarted,
+    AttachVolume: JobStarted,
+    DetachVolume: JobStarted,
+    RemoveNode: Done,
+}
+ANSWERS = NODE_REQUESTS | REPORT_REQUESTS | JOIN_REQUESTS | ADMIN_REQUESTS
+
+
+def method_of(request: type[Record]) -> str:
+    """The request's name on the wire.
+
+    >>> method_of(ListVolumes)
+    'list_volumes'
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", request.__name__).lower()
+
+
+BY_METHOD = {method_of(request): request for request in ANSWERS}

@@ -1,0 +1,238 @@
+"""What the manager and a node tell each other: the document (what should be) and the report
+(what is).
+
+A document is a node's whole part of the desired state; a later revision replaces an earlier
+one whole. A report is the node's whole view of its kernel and disks; the manager keeps the last.
+"""
+
+from enum import StrEnum
+
+from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
+from vastskyd.core.model import Encryption, Layout, LegState, Record
+
+# --- documents: what should be -----------------------------------------------------------
+
+
+class ExtentWish(StrEnum):
+    KEEP = "keep"
+    RELEASE = "release"  # wipe it, then forget it
+
+
+class ExtentSpec(Record):
+    """One extent as its storage host should have it.
+
+    `head` is the only node it is exported to, at `epoch`; none means: to nobody. The epoch is
+    persisted before anything else happens, and exports of a lower one are removed hard first.
+    """
+
+    id: ExtentId
+    disk: DiskId
+    offset_bytes: int
+    length_bytes: int
+    volume: VolumeId
+    segment: int
+    wish: ExtentWish
+    wipe_first: bool
+    epoch: int
+    head: NodeId | None = None
+    export_key: str = ""
+
+
+class ExportServerSpec(Record):
+    """The export server for one head: `addresses` are the head's, the only ones admitted."""
+
+    head: NodeId
+    port: int
+    addresses: tuple[str, ...]
+    encryption: Encryption
+
+
+class DiskSpec(Record):
+    """A disk this host should have. `wipe` allows enrolment to destroy what is on it."""
+
+    id: DiskId
+    path: str
+    serial: str
+    enrol: bool = False
+    wipe: bool = False
+
+
+class StorageDocument(Record):
+    disks: tuple[DiskSpec, ...] = ()
+    extents: tuple[ExtentSpec, ...] = ()
+    servers: tuple[ExportServerSpec, ...] = ()
+
+
+class Endpoint(Record):
+    """One way to an export: `network` is the index of the data network."""
+
+    network: int
+    address: str
+    port: int
+
+
+class LegSpec(Record):
+    """One leg as the head should have it. No endpoints and not local: it cannot be reached now.
+
+    `node` is the storage host; `export_name` what to ask of its server.
+    """
+
+    extent: ExtentId
+    node: NodeId
+    state: LegState
+    local: bool
+    endpoints: tuple[Endpoint, ...]
+    export_name: str
+    length_bytes: int
+
+
+class SegmentSpec(Record):
+    """`legs` in any state; the in-sync set is those whose state says so."""
+
+    index: int
+    length_bytes: int
+    initialised: bool
+    legs: tuple[LegSpec, ...]
+
+
+class VolumeSpec(Record):
+    """`attached` False: take it down, unless it is in use."""
+
+    id: VolumeId
+    name: str
+    size_bytes: int
+    copies: int
+    layout: Layout
+    epoch: int
+    attached: bool
+    encryption: Encryption
+    segments: tuple[SegmentSpec, ...]
+
+
+class HeadDocument(Record):
+    """Volumes of this head. A stack that is not named here must not exist."""
+
+    volumes: tuple[VolumeSpec, ...] = ()
+    sync_rate_max_kib_s: int = 200_000
+
+
+class Document(Record):
+    """A node's part of the desired state. `revision` rises with each one the manager makes."""
+
+    revision: int
+    storage: StorageDocument
+    head: HeadDocument
+
+
+# --- reports: what is --------------------------------------------------------------------
+
+
+class DiskCondition(StrEnum):
+    PRESENT = "present"
+    FAILED = "failed"  # it answers with errors, or its description is lost
+    MISSING = "missing"  # pulled, or not found
+    REFUSED = "refused"  # enrolment refused: something is on it
+
+
+class DiskFact(Record):
+    id: DiskId
+    path: str
+    condition: DiskCondition
+    size_bytes: int = 0
+    area_start_bytes: int = 0
+    area_end_bytes: int = 0
+    message: str = ""
+
+
+class CandidateFact(Record):
+    """A block device that is nobody's member yet. `found` says what is on it, or is empty."""
+
+    path: str
+    serial: str
+    size_bytes: int
+    found: str
+
+
+class ExtentCondition(StrEnum):
+    PREPARING = "preparing"
+    READY = "ready"
+    WIPING = "wiping"
+    GONE = "gone"  # wiped and forgotten
+    FAILED = "failed"
+
+
+class ExtentFact(Record):
+    """`epoch` is what the disk's description holds; exports of a lower one no longer exist."""
+
+    id: ExtentId
+    condition: ExtentCondition
+    epoch: int
+    exported_to: NodeId | None = None
+    done_bytes: int = 0
+    message: str = ""
+
+
+class StorageReport(Record):
+    disks: tuple[DiskFact, ...] = ()
+    candidates: tuple[CandidateFact, ...] = ()
+    extents: tuple[ExtentFact, ...] = ()
+
+
+class LegCondition(StrEnum):
+    ABSENT = "absent"  # not connected yet
+    ACTIVE = "active"  # in the array and whole
+    RECOVERING = "recovering"  # in the array, being filled
+    HELD = "held"  # no path for longer than the leg timeout; I/O waits
+    BROKEN = "broken"  # a live server answered with an I/O error
+    OUT = "out"  # md does not use it
+
+
+class LegFact(Record):
+    extent: ExtentId
+    condition: LegCondition
+    done_bytes: int = 0
+    total_bytes: int = 0
+    message: str = ""
+
+
+class SegmentFact(Record):
+    """`created`: the array exists. `writable`: the volume's device may be written through it."""
+
+    index: int
+    created: bool
+    legs: tuple[LegFact, ...]
+
+
+class VolumeCondition(StrEnum):
+    ASSEMBLING = "assembling"
+    ACTIVE = "active"  # the device is there and usable
+    IN_USE = "in-use"  # told to detach, but somebody uses it
+    DETACHING = "detaching"
+    FAILED = "failed"
+
+
+class VolumeFact(Record):
+    """A volume's stack on its head. A volume that is not in the report has no stack there."""
+
+    id: VolumeId
+    epoch: int
+    condition: VolumeCondition
+    segments: tuple[SegmentFact, ...] = ()
+    users: tuple[str, ...] = ()
+    message: str = ""
+
+
+class HeadReport(Record):
+    volumes: tuple[VolumeFact, ...] = ()
+
+
+class Report(Record):
+    """What a node sees after it applied `revision`. `sequence` rises within one `boot_id` and
+    daemon life; a report that overtook a later one is dropped."""
+
+    boot_id: str
+    life: str
+    sequence: int
+    revision: int
+    storage: StorageReport
+    head: HeadReport

@@ -1,0 +1,233 @@
+"""The cluster as the manager keeps it: values only, changed by being replaced.
+
+Sizes and offsets are bytes. `epoch` counts a volume's attachments. Times are seconds of the
+manager's wall clock since 1970, for people to read; no decision compares them across hosts.
+"""
+
+from enum import StrEnum
+from typing import dataclass_transform
+
+import msgspec
+
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId, JobId, NodeId, VolumeId
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,)
+)  # says to mypy what msgspec makes of subclasses
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything stored or sent: immutable, and strict about its members."""
+
+
+class Role(StrEnum):
+    MANAGER = "manager"
+    STORAGE = "storage"
+    HEAD = "head"
+
+
+class Layout(StrEnum):
+    """How a segment keeps its legs."""
+
+    RAID1 = "raid1"  # md raid1 over the legs
+    LINEAR = "linear"  # one leg, no redundancy
+
+
+class Encryption(StrEnum):
+    """How the data path is protected."""
+
+    TLS = "tls"
+    NONE = "none"
+
+
+class Cluster(Record):
+    id: ClusterId
+    name: str
+    manager: NodeId
+    created_s: float
+    encryption: Encryption = Encryption.TLS
+
+
+class Node(Record):
+    """A host of the cluster.
+
+    `addresses` has one address per data network, in the same order on every host.
+    `export_port` is where every storage host serves this node when it is a head.
+    """
+
+    id: NodeId
+    roles: tuple[Role, ...]
+    addresses: tuple[str, ...]
+    port: int
+    export_port: int
+    rack: str = ""
+    joined_s: float = 0.0
+
+
+class DiskState(StrEnum):
+    ENROLLING = "enrolling"  # its description is being written
+    ONLINE = "online"
+    FAILED = "failed"  # its data is not to be relied on; legs are rebuilt elsewhere
+    RETIRING = "retiring"  # being emptied; takes no new extents
+
+
+class Disk(Record):
+    """An enrolled disk. Extents lie in [area_start_bytes, area_end_bytes).
+
+    `clean` are the ranges known to read as zeros: (start, end) pairs, sorted, apart.
+    """
+
+    id: DiskId
+    node: NodeId
+    path: str
+    serial: str
+    size_bytes: int
+    area_start_bytes: int
+    area_end_bytes: int
+    state: DiskState
+    reason: str = ""
+    clean: tuple[tuple[int, int], ...] = ()
+
+
+class ExtentState(StrEnum):
+    PREPARING = "preparing"  # asked of its storage host, not yet confirmed
+    READY = "ready"  # wiped, described on its disk
+    RELEASED = "released"  # to be wiped and forgotten by its storage host
+
+
+class Extent(Record):
+    """A range of a disk that is, or was, one leg of a segment."""
+
+    id: ExtentId
+    disk: DiskId
+    offset_bytes: int
+    length_bytes: int
+    volume: VolumeId
+    segment: int
+    state: ExtentState
+    wipe_first: bool
+
+
+class LegState(StrEnum):
+    IN_SYNC = "in-sync"  # in the committed set: holds every acknowledged write
+    BEHIND = "behind"  # was in the set; returns by a bitmap-sized resync
+    REBUILDING = "rebuilding"  # new: holds nothing of worth until its rebuild is complete
+
+
+class Leg(Record):
+    extent: ExtentId
+    state: LegState
+    since_s: float = 0.0
+
+
+class Segment(Record):
+    """A part of a volume with its own redundancy.
+
+    `initialised` is committed before the segment is first exposed for writing: until then its
+    array may be created anew, after that never again.
+    """
+
+    index: int
+    length_bytes: int
+    legs: tuple[Leg, ...]
+    initialised: bool = False
+
+    def in_sync(self) -> tuple[ExtentId, ...]:
+        return tuple(leg.extent for leg in self.legs if leg.state is LegState.IN_SYNC)
+
+
+class VolumeState(StrEnum):
+    CREATING = "creating"
+    AVAILABLE = "available"
+
+
+class AttachmentState(StrEnum):
+    FENCING = "fencing"  # the epoch is committed; storage hosts are taking it over
+    ATTACHING = "attaching"  # the head builds its stack
+    ATTACHED = "attached"
+    DETACHING = "detaching"  # the head takes its stack down
+
+
+class Attachment(Record):
+    """A volume on a head. `export_key` is the unguessable part of its exports' names."""
+
+    head: NodeId
+    epoch: int
+    state: AttachmentState
+    export_key: str
+
+
+class Volume(Record):
+    """`epoch` is the last one given to an attachment; it never goes down."""
+
+    id: VolumeId
+    name: str
+    size_bytes: int
+    copies: int
+    layout: Layout
+    state: VolumeState
+    segments: tuple[Segment, ...]
+    epoch: int = 0
+    attachment: Attachment | None = None
+    created_s: float = 0.0
+
+
+class JobKind(StrEnum):
+    ENROL = "enrol"
+    RETIRE = "retire"
+    CREATE = "create"
+    DELETE = "delete"
+    ATTACH = "attach"
+    DETACH = "detach"
+    REBUILD = "rebuild"
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Job(Record):
+    """Work that takes time. `subject` is the object's id, `about` what a person calls it.
+
+    `segment` and `extent` say which leg a rebuild restores.
+    """
+
+    id: JobId
+    kind: JobKind
+    subject: str
+    about: str
+    state: JobState
+    started_s: float
+    ended_s: float = 0.0
+    done_bytes: int = 0
+    total_bytes: int = 0
+    message: str = ""
+    error_code: str = ""
+    segment: int = -1
+    extent: ExtentId = ExtentId("")
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Event(Record):
+    """One line of the cluster's history. `number` rises by one."""
+
+    number: int
+    time_s: float
+    severity: Severity
+    kind: str
+    subject: str
+    message: str
+
+
+class JoinSecret(Record):
+    """A join token's manager side: only the hash of its secret is kept."""
+
+    digest: str
+    roles: tuple[Role, ...]
+    expires_s: float

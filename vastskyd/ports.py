@@ -1,0 +1,346 @@
+"""The doors: all that the roles ask of the world, as Protocols.
+
+Real sides: `kernel/`, `exports/`, `store/`, `wire/`. Fakes live in the tests; one contract suite
+holds both to what is written here. All methods that may wait are coroutines with a bound of
+their own; failures are the classes of `core.errors` (DeviceError unless said otherwise).
+Every method that makes something answers well if it is there already, and every method that
+removes something if it is gone.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from vastskyd.core.documents import Endpoint
+from vastskyd.core.ids import ExtentId, NodeId
+from vastskyd.core.model import Encryption, Record
+from vastskyd.core.names import LegName, PathName
+
+# --- device-mapper -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinearTarget:
+    """`length_bytes` of `device` from `offset_bytes`; stacked in order."""
+
+    device: str
+    offset_bytes: int
+    length_bytes: int
+
+
+@dataclass(frozen=True)
+class DmDevice:
+    """A device of ours. `device` is /dev/dm-N; `slaves` the kernel names below it (nbd0, md3)."""
+
+    name: str
+    uuid: str
+    device: str
+    size_bytes: int
+    open_count: int
+    slaves: tuple[str, ...]
+    suspended: bool = False
+
+
+class PathCondition(StrEnum):
+    ACTIVE = "active"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class LegStatus:
+    """A leg's multipath state: kernel name of each path and its condition; `holds` is
+    queue_if_no_path."""
+
+    paths: tuple[tuple[str, PathCondition], ...]
+    holds: bool
+
+
+class DeviceMapper(Protocol):
+    async def devices(self) -> tuple[DmDevice, ...]:
+        """All devices whose UUID begins with VASTSKY-."""
+
+    async def ensure_linear(
+        self, name: str, uuid: str, targets: tuple[LinearTarget, ...], *, public: bool
+    ) -> str:
+        """The device, active, with exactly this table; its path /dev/dm-N. Not `public`: kept
+        from udev's probing rules. A table that differs is reloaded."""
+
+    async def ensure_leg(self, name: LegName, paths: tuple[str, ...], size_bytes: int) -> str:
+        """The leg's multipath device over `paths` (device files, at least one), holding I/O when
+        all fail. Given other paths than it has, its table is replaced without losing or
+        failing held I/O; answers /dev/dm-N."""
+
+    async def leg_status(self, name: LegName) -> LegStatus:
+        """Never blocks on held I/O. NotFoundError if there is no such device."""
+
+    async def release_leg(self, name: LegName) -> None:
+        """fail_if_no_path: what is held fails now, and what comes fails while no path is there.
+        ensure_leg arms the hold again."""
+
+    async def replace_with_error(self, name: str) -> None:
+        """Every I/O of the device fails from now on: the last resort for a device in use."""
+
+    async def remove(self, name: str) -> None:
+        """Gone. BusyError if something holds it open (after a bounded retry)."""
+
+    async def holders(self, name: str) -> tuple[str, ...]:
+        """Who uses the device, for people: "mounted on /srv", "held by dm-4 (vg0-home)",
+        "opened by fio (pid 812)". Empty: nobody."""
+
+
+# --- md ----------------------------------------------------------------------------------
+
+
+class MemberState(StrEnum):
+    IN_SYNC = "in-sync"
+    RECOVERING = "recovering"  # a spare being filled
+    SPARE = "spare"
+    FAULTY = "faulty"
+
+
+@dataclass(frozen=True)
+class MdMember:
+    """`device` is the kernel name (dm-5)."""
+
+    device: str
+    state: MemberState
+
+
+@dataclass(frozen=True)
+class MdArray:
+    """`uuid` as 32 hex digits. `read_only`: not yet switched to writing. `sync_action` as the
+    kernel's word; `sync_done_bytes` of `sync_total_bytes` when not idle."""
+
+    device: str
+    uuid: str
+    members: tuple[MdMember, ...]
+    raid_devices: int
+    read_only: bool
+    sync_action: str
+    sync_done_bytes: int
+    sync_total_bytes: int
+
+
+@dataclass(frozen=True)
+class Superblock:
+    """What md's superblock on a leg says. `resync_pending`: the array was not stopped cleanly."""
+
+    array_uuid: str
+    events: int
+    in_array: bool
+
+
+class Md(Protocol):
+    async def arrays(self) -> tuple[MdArray, ...]:
+        """Arrays of which a member is a leg of ours. Reads sysfs only: never blocks on a held
+        leg."""
+
+    async def create(
+        self, uuid: str, name: str, legs: tuple[str, ...], copies: int, size_bytes: int
+    ) -> str:
+        """A new raid1 over `legs` (all reading as zeros; fewer than `copies`: the rest is
+        missing), of exactly `size_bytes`, assumed clean, with a write-intent bitmap; what stood
+        on the legs before is overwritten. Read-only until make_writable. Answers /dev/mdN."""
+
+    async def assemble(self, uuid: str, name: str, legs: tuple[str, ...]) -> str:
+        """The array from these legs and no others, started even if degraded, read-only until
+        make_writable. Legs that md finds out of date are left out of it. Answers /dev/mdN."""
+
+    async def superblock(self, leg: str) -> Superblock | None:
+        """None: there is none."""
+
+    async def make_writable(self, device: str) -> None:
+        """Starts the resync that an unclean stop left pending."""
+
+    async def add(self, device: str, leg: str, *, fresh: bool) -> None:
+        """The leg joins and is filled: by the bitmap where md still knows it, and not `fresh`;
+        else whole."""
+
+    async def fail(self, device: str, leg: str) -> None:
+        """md stops using the leg. Call release_leg first, or it may wait for held I/O."""
+
+    async def remove(self, device: str, leg: str) -> None:
+        """A failed leg leaves the array; its device is free. Also for a leg already detached."""
+
+    async def set_sync_rate(self, device: str, max_kib_s: int) -> None: ...
+
+    async def stop(self, device: str) -> None:
+        """BusyError if the array is open."""
+
+
+# --- NBD ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NbdDevice:
+    """`device` is /dev/nbdN; `alive` False once its socket was seen dead or its server gone."""
+
+    device: str
+    path: PathName
+    alive: bool
+
+
+class Nbd(Protocol):
+    async def devices(self) -> tuple[NbdDevice, ...]:
+        """Connected devices whose backend identifier is ours."""
+
+    async def connect(
+        self,
+        path: PathName,
+        endpoint: Endpoint,
+        export_name: str,
+        encryption: Encryption,
+        server: NodeId,
+        source_address: str,
+    ) -> str:
+        """A new connection by this network; /dev/nbdN. UnreachableError: nobody answered in
+        time; NotFoundError: the server does not (yet) have the export; DeniedError: it refuses
+        this host. With TLS the server's certificate must be `server`'s."""
+
+    async def disconnect(self, device: str) -> None:
+        """Idempotent. What is in flight on it fails."""
+
+
+class Kernel(Protocol):
+    """A host's kernel."""
+
+    @property
+    def dm(self) -> DeviceMapper: ...
+
+    @property
+    def md(self) -> Md: ...
+
+    @property
+    def nbd(self) -> Nbd: ...
+
+    def boot_id(self) -> str: ...
+
+    async def wait_change(self, timeout_s: float) -> None:
+        """Returns when the kernel told of a change (device-mapper event, dead NBD link, md's
+        sysfs, block uevent), at the latest after `timeout_s`. Changes since the last call count."""
+
+
+# --- exports -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a running export server serves."""
+
+    head: NodeId
+    extent: ExtentId
+    epoch: int
+    name: str
+
+
+@dataclass(frozen=True)
+class ExportServer:
+    head: NodeId
+    port: int
+    addresses: tuple[str, ...]
+    encryption: Encryption
+
+
+class Exports(Protocol):
+    async def exports(self) -> tuple[Export, ...]:
+        """Of all running servers."""
+
+    async def servers(self) -> tuple[NodeId, ...]:
+        """Heads that a server runs for."""
+
+    async def ensure_server(self, server: ExportServer) -> None: ...
+
+    async def stop_server(self, head: NodeId) -> None: ...
+
+    async def add(self, export: Export, device: str) -> None:
+        """Serve the block device to the head. ConflictError if another epoch of the extent is
+        served by this host."""
+
+    async def remove(self, head: NodeId, extent: ExtentId) -> None:
+        """Hard: connections are cut; when it returns nothing more reaches the device."""
+
+
+# --- disks -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BlockDevice:
+    """A whole disk or partition of this host. `path` is stable across reboots where udev gives
+    such a link; `found` says what stands on it ("ext4 filesystem", "partition table", "in use:
+    mounted on /", "vastsky member"), or is empty."""
+
+    path: str
+    serial: str
+    size_bytes: int
+    found: str
+    member: bool
+
+
+@dataclass(frozen=True)
+class SlotBytes:
+    """The raw content of the two description slots, as read."""
+
+    slots: tuple[bytes, ...] = field(repr=False)
+
+
+class Disks(Protocol):
+    async def list(self) -> tuple[BlockDevice, ...]: ...
+
+    async def read_slots(self, path: str) -> SlotBytes:
+        """NotFoundError: no such device."""
+
+    async def write_slot(self, path: str, slot: int, content: bytes) -> None:
+        """Durable when it returns."""
+
+    async def erase_signatures(self, path: str) -> None:
+        """Nothing that blkid knows is left at either end. ConflictError if it is in use."""
+
+    async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
+        """The range reads as zeros, durably. Callers pass ranges that finish within seconds."""
+
+
+# --- store, peers, clock -----------------------------------------------------------------
+
+
+class Store(Protocol):
+    """Durable records. A record is a value under (kind, key); `commit` is atomic, and durable
+    when it returns."""
+
+    def load(self) -> dict[str, dict[str, bytes]]:
+        """All records: kind → key → content."""
+
+    def commit(
+        self, puts: tuple[tuple[str, str, bytes], ...], deletes: tuple[tuple[str, str], ...]
+    ) -> None: ...
+
+
+Handler = Callable[[NodeId, Record], Awaitable[Record]]
+
+
+class Peers(Protocol):
+    """Sessions with the cluster's other nodes."""
+
+    async def call(self, node: NodeId, request: Record, timeout_s: float) -> Record:
+        """The typed answer. UnreachableError: no session, or no answer in time; else the error
+        that the peer answered with."""
+
+    def connected(self) -> frozenset[NodeId]:
+        """Peers with a live session now."""
+
+    def listen(self, handler: Handler, changed: Callable[[NodeId, bool], None]) -> None:
+        """`handler` answers requests of authenticated peers; `changed` hears of sessions that
+        came up or went down."""
+
+
+class Clock(Protocol):
+    def now_s(self) -> float:
+        """Wall clock, seconds since 1970: for people and expiry."""
+
+    def monotonic_s(self) -> float:
+        """For durations; never goes back."""
+
+    async def sleep(self, duration_s: float) -> None: ...
+
+    def new_token(self, digits: int) -> str:
+        """That many random hex digits."""
