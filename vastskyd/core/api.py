@@ -293,6 +293,57 @@ class EventList(Record):
     events: tuple[Event, ...]
 
 
+# --- asked of the vastskyd of this host by people, over D-Bus only ---------------------------
+
+
+class ShowLocal(Record):
+    """Answer: LocalView. Needs no manager."""
+
+
+class LocalView(Record):
+    """What this host is. `node` and `cluster_name` are empty while it belongs to no cluster;
+    `connected`: it has a session with the manager, or is the manager."""
+
+    version: str
+    node: str
+    cluster_name: str
+    roles: tuple[Role, ...]
+    connected: bool
+
+
+class InitCluster(Record):
+    """Make a cluster of which this host is the first node and the manager. Empty members are
+    left to vastskyd: `node` is the host's name, `addresses` and `roles` as configured.
+    Answer: Initialised. ConflictError if the host belongs to a cluster."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    rack: str = ""
+    node: str = ""
+    encryption: Encryption = Encryption.TLS
+    roles: tuple[Role, ...] = ()
+
+
+class JoinCluster(Record):
+    """Join the cluster that made `token`; empty members as in InitCluster, but `roles` come from
+    the token. Answer: Initialised. ConflictError if the host belongs to a cluster."""
+
+    token: str
+    addresses: tuple[str, ...] = ()
+    rack: str = ""
+    node: str = ""
+    roles: tuple[Role, ...] = ()
+
+
+class Initialised(Record):
+    """What this host has become."""
+
+    cluster: ClusterId
+    cluster_name: str
+    node: NodeId
+    roles: tuple[Role, ...]
+
+
 NODE_REQUESTS: dict[type[Record], type[Record]] = {
     ApplyDocument: Done,
     Probe: ProbeResult,
@@ -316,6 +367,11 @@ ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
     AttachVolume: JobStarted,
     DetachVolume: JobStarted,
     RemoveNode: Done,
+}
+LOCAL_REQUESTS: dict[type[Record], type[Record]] = {  # never on the wire
+    ShowLocal: LocalView,
+    InitCluster: Initialised,
+    JoinCluster: Initialised,
 }
 ANSWERS = NODE_REQUESTS | REPORT_REQUESTS | JOIN_REQUESTS | ADMIN_REQUESTS
 
