@@ -1,0 +1,14 @@
+"""Where things lie on an enrolled disk.
+
+The two description slots stand behind anything a partition table or a boot loader would put at the
+start; the area of the extents begins at AREA_START_BYTES.
+"""
+
+from vastskyd.core.units import KIB, MIB
+
+SLOT_BYTES = MIB
+SLOT_OFFSETS_BYTES = (64 * KIB, 64 * KIB + MIB)
+AREA_START_BYTES = 4 * MIB
+
+# Extents of one disk: as many always fit a slot, whatever their names and numbers.
+EXTENTS_MAX = 1800
