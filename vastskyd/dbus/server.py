@@ -1,0 +1,162 @@
+"""The connection to the bus: its name, the calls in flight, its end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import Counter
+
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.constants import BusType, MessageFlag, MessageType, NameFlag, RequestNameReply
+from dbus_next.message import Message
+from dbus_next.signature import SignatureTree
+
+from vastskyd.core.errors import ConflictError, DeniedError, UnreachableError
+from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
+from vastskyd.dbus.methods import BUS_NAME, Method
+from vastskyd.dbus.service import Cluster, Service
+
+log = logging.getLogger(__name__)
+
+MAX_CALLS = 256
+MAX_CALLS_EACH = 32  # of one caller
+ANSWER_TIMEOUT_S = 120.0  # a last bound; every request has a tighter one of its own
+BUS_TIMEOUT_S = 10.0
+MAX_SIGNATURES = 1000
+
+
+class DbusServer:
+    """One connection that owns our name. Made by `serve`."""
+
+    def __init__(self, bus: MessageBus, cluster: Cluster) -> None:
+        self._bus = bus
+        self._service = Service(cluster, self._authorise)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._callers: Counter[str] = Counter()
+        bus.add_message_handler(self._on_message)
+
+    async def close(self) -> None:
+        """Give the name back, drop the calls in flight, disconnect. Callers of dropped calls
+        are told by the bus."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        if self._bus.connected:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._bus.release_name(BUS_NAME), BUS_TIMEOUT_S)
+            self._bus.disconnect()  # type: ignore[no-untyped-call]
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Returns when the connection is gone, by `close` or by the bus."""
+        with contextlib.suppress(Exception):
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+
+    def _on_message(self, message: Message) -> bool | None:
+        """True: dbus-next has nothing more to do with it."""
+        if message.message_type is not MessageType.METHOD_CALL:
+            return None
+        if len(SignatureTree._cache) > MAX_SIGNATURES:
+            SignatureTree._cache.clear()  # a caller can think up endless signatures
+        sender = message.sender or ""
+        if len(self._calls) >= MAX_CALLS or self._callers[sender] >= MAX_CALLS_EACH:
+            self._send(
+                message,
+                error_reply(message, ProtocolError("LimitsExceeded", "too many calls in flight")),
+            )
+            return True
+        self._callers[sender] += 1
+        task = asyncio.get_running_loop().create_task(self._answer(message, sender))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return True
+
+    async def _answer(self, call: Message, sender: str) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                reply = await self._service.reply(call)
+            self._send(call, reply)
+        except TimeoutError:
+            self._send(call, error_reply(call, UnreachableError("no answer in time")))
+        finally:
+            self._callers[sender] -= 1
+            if not self._callers[sender]:
+                del self._callers[sender]
+
+    def _send(self, call: Message, reply: Message) -> None:
+        if call.flags & MessageFlag.NO_REPLY_EXPECTED or not self._bus.connected:
+            return
+        try:
+            sent = self._bus.send(reply)
+        except Exception:  # it does not fit its signature, say: a fault of ours
+            log.exception("the answer to %s cannot be sent", call.member)
+            sent = self._bus.send(error_reply(call, internal_error()))
+        sent.add_done_callback(lambda done: done.exception())  # the connection's end, if any
+
+    async def _authorise(self, method: Method, sender: str) -> None:
+        """Root, or who vastskyd itself runs as. The bus's policy says the same before us."""
+        reply = await asyncio.wait_for(
+            self._bus.call(
+                Message(
+                    destination="org.freedesktop.DBus",
+                    path="/org/freedesktop/DBus",
+                    interface="org.freedesktop.DBus",
+                    member="GetConnectionUnixUser",
+                    signature="s",
+                    body=[sender],
+                )
+            ),
+            BUS_TIMEOUT_S,
+        )
+        uid = -1
+        if reply is not None and reply.message_type is MessageType.METHOD_RETURN:
+            (uid,) = reply.body
+        if uid not in (0, os.geteuid()):
+            log.warning("%s by uid %d refused", method.name, uid)
+            raise DeniedError(f"{method.name} is for root only", hint="run it with sudo")
+        log.info("%s by uid %d", method.name, uid)
+
+
+async def serve(cluster: Cluster, bus_address: str | None = None) -> DbusServer:
+    """Connect, and answer under our name. Without an address: the system bus, where
+    DBUS_SYSTEM_BUS_ADDRESS may say which. ConflictError: the name is taken; UnreachableError:
+    no bus, or it does not let us have the name."""
+    try:
+        bus = MessageBus(bus_address or "", BusType.SYSTEM)
+        await asyncio.wait_for(bus.connect(), BUS_TIMEOUT_S)
+    except Exception as error:
+        raise UnreachableError(f"the system bus: {error}") from error
+    server = DbusServer(bus, cluster)
+    try:
+        taken = await asyncio.wait_for(
+            bus.request_name(BUS_NAME, NameFlag.DO_NOT_QUEUE), BUS_TIMEOUT_S
+        )
+    except Exception as error:
+        await server.close()
+        raise UnreachableError(f"the system bus refuses {BUS_NAME}: {error}") from error
+    if taken is not RequestNameReply.PRIMARY_OWNER:
+        await server.close()
+        raise ConflictError(f"{BUS_NAME} is taken on the bus", hint="is another vastskyd running?")
+    return server
+
+
+async def keep_serving(
+    cluster: Cluster, bus_address: str | None = None, retry_s: float = 5.0
+) -> None:
+    """Serve until cancelled, through restarts of the bus: vastskyd does not need it to live."""
+    failed = ""
+    while True:
+        try:
+            server = await serve(cluster, bus_address)
+        except (UnreachableError, ConflictError) as error:
+            if error.message != failed:  # once, not every few seconds
+                log.error("no D-Bus: %s", error.message)
+            failed = error.message
+        else:
+            failed = ""
+            try:
+                await server.wait_closed()
+            finally:
+                await server.close()
+            log.warning("the system bus closed the connection")
+        await asyncio.sleep(retry_s)

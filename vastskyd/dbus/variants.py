@@ -1,0 +1,127 @@
+"""Records to D-Bus values and back: one conversion for every type of core.api.
+
+A record is a{sv}, its members under their own names; None is left out. Strings and words of
+enums are s, booleans b, floats d; an int is t if its name ends in _bytes, else x. A tuple of
+records is aa{sv}, of words as, of fixed shape a struct. The signature follows from the declared
+type and never from the value, so that an empty list has the same type as a full one.
+
+Reading is generous with what a newer peer may add: unknown members are dropped and absent
+members that may be None are None. `strict` takes neither: it is for what callers ask.
+"""
+
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+from dbus_next.signature import Variant
+from msgspec import inspect
+
+from vastskyd.core.errors import InvalidError
+from vastskyd.core.model import Record
+
+R = TypeVar("R", bound=Record)
+
+
+@lru_cache(maxsize=256)
+def members(record: type[Record]) -> dict[str, inspect.Field]:
+    """The record's members by name, in order."""
+    described = inspect.type_info(record)
+    if not isinstance(described, inspect.StructType):
+        raise TypeError(f"{record.__name__} is no record")
+    return {member.name: member for member in described.fields}
+
+
+def _present(kind: inspect.Type) -> inspect.Type:
+    """`X` of `X | None`."""
+    if isinstance(kind, inspect.UnionType):
+        (one,) = (part for part in kind.types if not isinstance(part, inspect.NoneType))
+        return one
+    return kind
+
+
+def _may_be_none(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.UnionType) and kind.includes_none
+
+
+def signature(kind: inspect.Type, name: str = "") -> str:
+    """The D-Bus signature of a member of this declared type and name."""
+    match _present(kind):
+        case inspect.BoolType():
+            return "b"
+        case inspect.IntType():
+            return "t" if name.endswith("_bytes") else "x"
+        case inspect.FloatType():
+            return "d"
+        case inspect.StrType() | inspect.EnumType():
+            return "s"
+        case inspect.StructType():
+            return "a{sv}"
+        case inspect.VarTupleType(item_type=item):
+            return "a" + signature(item, name)
+        case inspect.TupleType(item_types=items):
+            return "(" + "".join(signature(item, name) for item in items) + ")"
+    raise TypeError(f"{name}: no D-Bus type for {kind!r}")
+
+
+def text(value: str) -> str:
+    """What D-Bus can carry of it: for a NUL byte or half a surrogate pair in one answer (a
+    disk's serial, say) the bus would cut the whole connection."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def value_out(value: Any) -> Any:
+    """The bare D-Bus value, as dbus-next takes it, of a member of a record."""
+    if isinstance(value, Record):
+        return record_out(value)
+    if isinstance(value, tuple):
+        return [value_out(item) for item in value]
+    if isinstance(value, str):  # words of enums are strings too
+        return text(str(value))
+    return value
+
+
+def record_out(record: Record) -> dict[str, Variant]:
+    answer = {}
+    for name, member in members(type(record)).items():
+        value = getattr(record, name)
+        if value is not None:
+            answer[name] = Variant(signature(member.type, name), value_out(value))
+    return answer
+
+
+def plain(value: Any) -> Any:
+    """Variants unwrapped, at any depth."""
+    if isinstance(value, Variant):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def _tolerant(kind: inspect.Type, value: Any) -> Any:
+    """`value` without members that `kind` does not know, and with None for those it lacks."""
+    kind = _present(kind)
+    if isinstance(kind, inspect.StructType) and isinstance(value, dict):
+        answer = {}
+        for member in kind.fields:
+            if member.name in value:
+                answer[member.name] = _tolerant(member.type, value[member.name])
+            elif member.required and _may_be_none(member.type):
+                answer[member.name] = None
+        return answer
+    if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
+        return [_tolerant(kind.item_type, item) for item in value]
+    return value
+
+
+def record_in(record: type[R], values: dict[str, Any], *, strict: bool = False) -> R:
+    """The record of these members, Variants or not. InvalidError says which does not fit."""
+    bare = plain(values)
+    if not strict:
+        bare = _tolerant(inspect.type_info(record), bare)
+    try:
+        return msgspec.convert(bare, record)
+    except msgspec.ValidationError as error:
+        raise InvalidError(str(error).replace("$.", "").replace("`", "")) from None
