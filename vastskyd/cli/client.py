@@ -1,0 +1,145 @@
+"""The typed way to the vastskyd of this host: a request of core.api in, its answer out.
+
+Synchronous outside; the event loop within lives as long as the client. dbus-next and asyncio
+are imported with this module, so commands import it only when they run.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import TypeVar
+
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.constants import BusType, MessageType
+from dbus_next.message import Message
+
+from vastskyd.core import api
+from vastskyd.core.errors import DeniedError, FailedError, UnreachableError
+from vastskyd.core.model import Record
+from vastskyd.dbus.errors import error_in
+from vastskyd.dbus.methods import BUS_NAME, CARRIER, INTERFACE, PATH, PROPERTIES
+from vastskyd.dbus.variants import plain, record_in
+
+A = TypeVar("A", bound=Record)
+
+CALL_TIMEOUT_S = 130.0  # vastskyd itself answers, or says why not, before that
+_DBUS_ERROR = "org.freedesktop.DBus.Error."
+_NOT_RUNNING = UnreachableError(
+    "vastskyd is not running on this host", hint="start it with `systemctl start vastskyd`"
+)
+
+
+class Client:
+    """Connects at the first question, and again after the connection was lost."""
+
+    def __init__(self, bus_address: str = "", timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self._address = bus_address
+        self._timeout_s = timeout_s
+        self._runner = asyncio.Runner()
+        self._bus: MessageBus | None = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bus is not None and self._bus.connected:
+            self._runner.run(_disconnect(self._bus))
+        self._runner.close()
+
+    def ask(self, request: Record, answer: type[A]) -> A:
+        """The answer to any request of api.ADMIN_REQUESTS or api.LOCAL_REQUESTS. Raises what
+        vastskyd says went wrong, and UnreachableError if it says nothing."""
+        got = self._runner.run(self._ask(request))
+        if not isinstance(got, answer):
+            raise TypeError(f"{type(request).__name__} is answered by {type(got).__name__}")
+        return got
+
+    async def _ask(self, request: Record) -> Record:
+        timeout_s = self._timeout_s + getattr(request, "wait_s", 0.0)
+        try:
+            async with asyncio.timeout(timeout_s):
+                bus = await self._connected()
+                if isinstance(request, api.ShowLocal):
+                    return await _ask_local(bus)
+                method = CARRIER[type(request)]
+                body = method.call_body(request)
+                got = await _call(bus, INTERFACE, method.name, method.in_signature, body)
+                return method.read_answer(got.body)
+        except TimeoutError:
+            raise UnreachableError(
+                f"vastskyd did not answer within {timeout_s:.0f} s: whether it acted is not known",
+                hint="`journalctl -u vastskyd` may say more",
+            ) from None
+
+    async def _connected(self) -> MessageBus:
+        if self._bus is None or not self._bus.connected:
+            try:
+                self._bus = await MessageBus(self._address, BusType.SYSTEM).connect()
+            except Exception as error:
+                raise UnreachableError(
+                    f"the system bus cannot be reached: {error}",
+                    hint="is it running? `systemctl status dbus`",
+                ) from error
+        return self._bus
+
+
+async def _ask_local(bus: MessageBus) -> api.LocalView:
+    got = await _call(bus, "org.freedesktop.DBus.Properties", "GetAll", "s", [INTERFACE])
+    values = plain(got.body[0])
+    return record_in(
+        api.LocalView, {member: values[name] for name, member, _ in PROPERTIES if name in values}
+    )
+
+
+async def _call(
+    bus: MessageBus, interface: str, member: str, signature: str, body: list[object]
+) -> Message:
+    """The reply to the call; an error of whatever kind is raised in our words."""
+    try:
+        reply = await bus.call(
+            Message(
+                destination=BUS_NAME,
+                path=PATH,
+                interface=interface,
+                member=member,
+                signature=signature,
+                body=body,
+            )
+        )
+    except (OSError, EOFError) as error:
+        raise UnreachableError(f"the connection to the system bus broke: {error}") from None
+    if reply is None:
+        raise UnreachableError("the system bus closed the connection")
+    if reply.message_type is not MessageType.ERROR:
+        return reply
+    said = reply.body[0] if reply.signature.startswith("s") else ""
+    raise error_in(reply.error_name, said) or _bus_error(reply.error_name, said, member)
+
+
+def _bus_error(name: str, said: str, member: str) -> Exception:
+    """What an error that is not vastskyd's own means to a person."""
+    match name.removeprefix(_DBUS_ERROR):
+        case "ServiceUnknown" | "NameHasNoOwner":
+            return _NOT_RUNNING
+        case "AccessDenied":
+            return DeniedError("only root may do this", hint="run it with sudo")
+        case "NoReply" | "Disconnected" | "Timeout":
+            return UnreachableError(
+                "vastskyd ended before it answered: whether it acted is not known",
+                hint="look with `vastskyctl job list`, and `journalctl -u vastskyd`",
+            )
+        case "UnknownMethod" | "UnknownInterface" | "UnknownObject" | "InvalidArgs":
+            return FailedError(
+                f"the running vastskyd does not understand {member}",
+                hint="after an upgrade, restart it: `systemctl restart vastskyd`",
+            )
+    return FailedError(f"{name}: {said}")
+
+
+async def _disconnect(bus: MessageBus) -> None:
+    bus.disconnect()  # type: ignore[no-untyped-call]
+    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]

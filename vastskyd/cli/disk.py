@@ -1,0 +1,111 @@
+"""vastskyctl disk"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from vastskyd.cli.connect import connect
+from vastskyd.cli.complete import disk_ids, node_names
+from vastskyd.cli.jobs import start
+from vastskyd.cli.options import json_option, no_wait_option
+from vastskyd.cli.output import paint, print_json, print_table
+from vastskyd.core import api
+from vastskyd.core.errors import InvalidError
+from vastskyd.core.ids import NodeId
+from vastskyd.core.units import format_size
+
+if TYPE_CHECKING:
+
+@click.group()
+def disk() -> None:
+    """The disks that volumes are made of."""
+
+
+@disk.command("list")
+@click.option("--all", "all_", is_flag=True, help="Also disks that are not enrolled.")
+@click.option("--node", default="", help="Of this node only.", shell_complete=node_names)
+@json_option
+def list_(all_: bool, node: str, as_json: bool) -> None:
+    """Enrolled disks; with --all also those that could be.
+
+    \b
+    Example:
+      vastskyctl disk list --all --node store1
+
+    With --json: DiskList; a disk without an id is not enrolled.
+    """
+    with connect() as client:
+        found = client.ask(api.ListDisks(node=node), api.DiskList).disks
+    shown = tuple(each for each in found if all_ or each.id)
+    if as_json:
+        print_json(api.DiskList(disks=shown))
+        return
+    print_table(
+        ("NODE", "PATH", "SIZE", "FREE", "STATE", "SERIAL", "ID", "MESSAGE"),
+        [_row(each) for each in shown],
+    )
+    if len(shown) < len(found) and sys.stdout.isatty():
+        click.echo(f"\n{len(found) - len(shown)} more not enrolled: vastskyctl disk list --all")
+
+
+def _row(view: api.DiskView) -> tuple[str, ...]:
+    free = format_size(view.free_bytes) if view.id else ""
+    size = format_size(view.size_bytes)
+    state = paint(view.state)
+    return (view.node, view.path, size, free, state, view.serial, view.id, view.message)
+
+
+@disk.command()
+@click.argument("where", nargs=-1, required=True, metavar="NODE PATH | NODE:PATH",
+                shell_complete=node_names)  # fmt: skip
+@click.option("--wipe", is_flag=True, help="Destroy what is on the disk.")
+@no_wait_option
+@json_option
+def enrol(where: tuple[str, ...], wipe: bool, no_wait: bool, as_json: bool) -> None:
+    """Take a disk into the cluster. A path alone is of this host.
+
+    A disk with anything on it is refused, unless --wipe.
+
+    \b
+    Examples:
+      vastskyctl disk enrol store1 /dev/sdb
+      vastskyctl disk enrol store1:/dev/disk/by-id/nvme-S5H9 --wipe
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        node, path = _node_and_path(client, where)
+        request = api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe)
+        start(client, request, as_json=as_json, no_wait=no_wait)
+
+
+def _node_and_path(client: "Client", where: tuple[str, ...]) -> tuple[str, str]:
+    if len(where) == 2:
+        return where[0], where[1]
+    if len(where) == 1 and where[0].startswith("/"):
+        return client.ask(api.ShowLocal(), api.LocalView).node, where[0]
+    node, colon, path = where[0].partition(":")
+    if len(where) == 1 and node and colon and path:
+        return node, path
+    raise InvalidError(
+        f"{' '.join(where)!r} does not name a disk",
+        hint="write it as `store1 /dev/sdb` or `store1:/dev/sdb`; see `vastskyctl disk list --all`",
+    )
+
+
+@disk.command()
+@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_ids)
+@no_wait_option
+@json_option
+def retire(name: str, no_wait: bool, as_json: bool) -> None:
+    """Move everything off a disk, then let it go. Volumes stay redundant meanwhile.
+
+    \b
+    Example:
+      vastskyctl disk retire store1:/dev/sdb
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        start(client, api.RetireDisk(disk=name), as_json=as_json, no_wait=no_wait)

@@ -1,0 +1,105 @@
+"""vastskyctl job"""
+
+import click
+
+from vastskyd.cli.complete import job_ids
+from vastskyd.cli.connect import connect
+from vastskyd.cli.jobs import see_through
+from vastskyd.cli.jobs import show as show_job
+from vastskyd.cli.options import json_option
+from vastskyd.cli.output import (
+    format_share,
+    format_time,
+    paint,
+    print_facts,
+    print_json,
+    print_table,
+)
+from vastskyd.core import api
+from vastskyd.core.ids import JobId
+from vastskyd.core.model import Job
+from vastskyd.core.units import format_size
+
+id_argument = click.argument("job_id", metavar="ID", shell_complete=job_ids)
+
+
+@click.group()
+def job() -> None:
+    """Work that takes time, begun by a command or by the cluster itself."""
+
+
+@job.command("list")
+@click.option("--running", is_flag=True, help="Only those that have not ended.")
+@json_option
+def list_(running: bool, as_json: bool) -> None:
+    """Jobs and how far they are.
+
+    \b
+    Example:
+      vastskyctl job list --running
+
+    With --json: JobList.
+    """
+    with connect() as client:
+        found = client.ask(api.ListJobs(running=running), api.JobList)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("ID", "KIND", "ABOUT", "STATE", "DONE", "STARTED", "MESSAGE"),
+        [_row(each) for each in found.jobs],
+    )
+
+
+def _row(each: Job) -> tuple[str, ...]:
+    share = format_share(each.done_bytes, each.total_bytes)
+    started = format_time(each.started_s)
+    return (each.id, each.kind, each.about, paint(each.state), share, started, each.message)
+
+
+@job.command()
+@id_argument
+@json_option
+def show(job_id: str, as_json: bool) -> None:
+    """One job.
+
+    \b
+    Example:
+      vastskyctl job show 3f9c0a1b
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        found = show_job(client, JobId(job_id))
+    if as_json:
+        print_json(found)
+        return
+    done = f"{format_size(found.done_bytes)} of {format_size(found.total_bytes)}"
+    print_facts(
+        (
+            ("Job", found.id),
+            ("What", f"{found.kind} {found.about}"),
+            ("State", paint(found.state)),
+            ("Done", done if found.total_bytes else ""),
+            ("Started", format_time(found.started_s)),
+            ("Ended", format_time(found.ended_s)),
+            ("Error", found.error_code),
+            ("Message", found.message),
+        )
+    )
+
+
+@job.command()
+@id_argument
+@json_option
+def wait(job_id: str, as_json: bool) -> None:
+    """Wait for a job, and end as it ended.
+
+    \b
+    Example:
+      vastskyctl job wait 3f9c0a1b && mount /dev/vastsky/data /srv
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        see_through(client, show_job(client, JobId(job_id)), as_json=as_json)

@@ -1,0 +1,94 @@
+"""Seeing a job through: wait, show how far it is, end as it ended."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from vastskyd.cli.output import print_json
+from vastskyd.core import api
+from vastskyd.core.errors import UnreachableError, from_code
+from vastskyd.core.ids import JobId
+from vastskyd.core.model import Job, JobState, Record
+
+if TYPE_CHECKING:
+    from vastskyd.cli.client import Client
+
+WAIT_S = 20.0  # for each question; the manager answers earlier if anything changed
+QUICK_S = 0.5  # a job that takes no longer needs no bar
+PAUSE_S = 0.2
+PATIENCE_S = 60.0  # the manager or vastskyd may restart meanwhile
+
+
+def start(client: "Client", request: Record, *, as_json: bool, no_wait: bool) -> None:
+    """Ask for a job and, unless `no_wait`, see it through."""
+    job = client.ask(request, api.JobStarted).job
+    if not no_wait:
+        see_through(client, job, as_json=as_json)
+    elif as_json:
+        print_json(job)
+    else:
+        click.echo(f"{job.kind} {job.about}: job {job.id} has begun")
+
+
+def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
+    """Wait for the job's end and print it; a failed job raises its error."""
+    try:
+        job = _wait(client, job, bar=not as_json and sys.stderr.isatty())
+    except KeyboardInterrupt:
+        click.echo(
+            f"\njob {job.id} goes on; come back to it with `vastskyctl job wait {job.id}`", err=True
+        )
+        raise
+    if as_json:
+        print_json(job)
+    if job.state is JobState.FAILED:
+        raise from_code(job.error_code, f"{job.kind} {job.about} failed: {job.message}")
+    if not as_json:
+        click.echo(f"{job.kind} {job.about}: done" + (f" ({job.message})" if job.message else ""))
+
+
+def show(client: "Client", job: JobId) -> Job:
+    return client.ask(api.ShowJob(job=job), api.JobList).jobs[0]
+
+
+def _wait(client: "Client", job: Job, *, bar: bool) -> Job:
+    if job.state is JobState.RUNNING:
+        job = _next(client, job, QUICK_S)
+    if job.state is not JobState.RUNNING:
+        return job
+    if not bar:
+        return _wait_on(client, job)
+    from vastskyd.cli.progress import JobBar  # noqa: PLC0415 - rich is slow to load
+
+    with JobBar() as shown:
+        return _wait_on(client, job, shown.show)
+
+
+def _wait_on(client: "Client", job: Job, show_job: Callable[[Job], None] | None = None) -> Job:
+    while job.state is JobState.RUNNING:
+        if show_job is not None:
+            show_job(job)
+        job = _next(client, job, WAIT_S)
+        if job.state is JobState.RUNNING:
+            time.sleep(PAUSE_S)
+    return job
+
+
+def _next(client: "Client", job: Job, wait_s: float) -> Job:
+    """The job when it has changed, or after `wait_s`. Who cannot be reached for a while is asked
+    again."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            request = api.ShowJob(job=job.id, wait_s=wait_s, seen=job)
+            return client.ask(request, api.JobList).jobs[0]
+        except UnreachableError as error:
+            if time.monotonic() > give_up:
+                raise UnreachableError(
+                    error.message,
+                    hint=f"the job may go on; ask again with `vastskyctl job wait {job.id}`",
+                ) from None
+            time.sleep(1.0)

@@ -1,0 +1,55 @@
+"""vastskyctl: the commands put together, and how each ends."""
+
+from typing import Any
+
+import click
+
+from vastskyd.cli import cluster, disk, events, exits, job, node, status, volume
+from vastskyd.core.errors import VastskyError
+
+
+class Program(click.Group):
+    """Errors by meaning become a sentence, a hint and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VastskyError as error:
+            click.echo(f"vastskyctl: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(exits.exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(exits.INTERRUPTED)
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=exits.HELP,
+)
+@click.version_option(package_name="vastskyd", prog_name="vastskyctl")
+def main() -> None:
+    """Show and change a Vastsky cluster, from any of its nodes.
+
+    Commands speak to the vastskyd of this host. Those that change something wait until it is so.
+    All know --json and --help.
+
+    \b
+    A first cluster:
+      vastskyctl cluster init --name demo
+      vastskyctl cluster token                (then on each other host: vastskyctl join TOKEN)
+      vastskyctl disk enrol store1:/dev/sdb
+      vastskyctl volume create data 100G
+      vastskyctl volume attach data head1     (it is /dev/vastsky/data there)
+    """
+
+
+main.add_command(status.status)
+main.add_command(node.node)
+main.add_command(disk.disk)
+main.add_command(volume.volume)
+main.add_command(job.job)
+main.add_command(events.events)
+main.add_command(cluster.cluster)
+main.add_command(cluster.join)

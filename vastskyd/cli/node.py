@@ -1,0 +1,66 @@
+"""vastskyctl node"""
+
+import click
+
+from vastskyd.cli.complete import node_names
+from vastskyd.cli.connect import connect
+from vastskyd.cli.options import json_option
+from vastskyd.cli.output import format_duration, paint, print_json, print_table
+from vastskyd.core import api
+from vastskyd.core.ids import NodeId
+
+
+@click.group()
+def node() -> None:
+    """The cluster's hosts."""
+
+
+@node.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """All nodes, and whether they are there.
+
+    \b
+    Example:
+      vastskyctl node list
+
+    With --json: NodeList.
+    """
+    with connect() as client:
+        found = client.ask(api.ListNodes(), api.NodeList)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("NODE", "STATE", "ROLES", "RACK", "ADDRESSES"),
+        [
+            (each.id, _state(each), ",".join(each.roles), each.rack, ",".join(each.addresses))
+            for each in found.nodes
+        ],
+    )
+
+
+def _state(view: api.NodeView) -> str:
+    since = f" {format_duration(view.unreachable_s)}" if view.unreachable_s else ""
+    return paint(view.state) + since
+
+
+@node.command()
+@click.argument("name", metavar="NODE", shell_complete=node_names)
+@json_option
+def remove(name: str, as_json: bool) -> None:
+    """Forget a node, which must have no disks and no attached volumes left.
+
+    \b
+    Example:
+      vastskyctl disk retire store3:/dev/sdb      (first, for each of its disks)
+      vastskyctl node remove store3
+
+    With --json: Done, an empty object.
+    """
+    with connect() as client:
+        done = client.ask(api.RemoveNode(node=NodeId(name)), api.Done)
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"remove {name}: done")

@@ -1,0 +1,49 @@
+"""Options and argument types that several commands share."""
+
+import re
+
+import click
+
+from vastskyd.core.errors import InvalidError
+from vastskyd.core.model import Role
+from vastskyd.core.units import parse_size
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
+_SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def size_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Callback: bytes of "512M", "10G"."""
+    try:
+        return parse_size(value)
+    except InvalidError as error:
+        raise click.BadParameter(f"{error.message}: {error.hint}", ctx, param) from None
+
+
+def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """Callback: seconds of "90s", "30m", "1h", "2d"."""
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no duration: write 30m, 1h or 2d", ctx, param)
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+no_wait_option = click.option(
+    "--no-wait", is_flag=True, help="Return once the job has begun; see `vastskyctl job`."
+)
+roles_option = click.option(
+    "--role", "roles", multiple=True, type=click.Choice([role.value for role in Role]),
+    help="A role of the node; may be given more than once.",
+)  # fmt: skip
+addresses_option = click.option(
+    "--address", "addresses", multiple=True,
+    help="An address of this host in the data network; once for each network, in the same order"
+    " on every host.",
+)  # fmt: skip
+rack_option = click.option("--rack", default="", help="Where it stands: its failure domain.")
+node_option = click.option("--node", default="", help="The node's name. [default: the host's]")
+
+
+def roles_of(words: tuple[str, ...]) -> tuple[Role, ...]:
+    return tuple(Role(word) for word in words)

@@ -1,0 +1,94 @@
+"""What commands print: JSON for programs, aligned columns for people.
+
+Columns are the same on a terminal and in a pipe, where nothing is cut off; colours are for
+terminals only (click strips them elsewhere) and not with NO_COLOR.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from vastskyd.core.model import Record
+
+_COLOURS = {
+    "green": "ok online redundant in-sync done attached available",
+    "yellow": "degraded rebuilding behind joining enrolling retiring creating fencing attaching"
+    " detaching running warning unknown",
+    "red": "critical unreachable failed stalled unavailable error",
+}
+_COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words.split()}
+
+
+def paint(word: str) -> str:
+    """A word of state in its colour."""
+    colour = _COLOUR_OF.get(word)
+    return click.style(word, fg=colour) if colour and "NO_COLOR" not in os.environ else word
+
+
+def heading(word: str) -> str:
+    return click.style(word, bold=True) if "NO_COLOR" not in os.environ else word
+
+
+def print_json(record: Record, *, one_line: bool = False) -> None:
+    """The record as its type in vastskyd.core.api says."""
+    encoded = msgspec.json.encode(record)
+    click.echo(encoded if one_line else msgspec.json.format(encoded, indent=2))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells padded to the widest of their column, two blanks between, none at the end."""
+    if not rows:
+        return []
+    widths = [max(_width(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
+
+
+def _pad(cell: str, width: int) -> str:
+    return cell + " " * (width - _width(cell))
+
+
+def _width(cell: str) -> int:
+    return len(click.unstyle(cell))
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Always with its titles, also if there are no rows: a script counts lines from the second."""
+    filled = [[cell or "-" for cell in row] for row in rows]
+    for line in columns([[heading(title) for title in titles], *filled]):
+        click.echo(line)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Lines of a word and what is so; empty ones left out."""
+    for line in columns([[heading(name), what] for name, what in facts if what]):
+        click.echo(line)
+
+
+def interactive() -> bool:
+    """Somebody can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def format_time(time_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s)) if time_s else ""
+
+
+def format_duration(duration_s: float) -> str:
+    """ "45 s", "12 min", "3 h", "4 d".
+
+    >>> format_duration(7300)
+    '2 h'
+    """
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if duration_s >= 2 * length_s or (unit != "d" and duration_s >= length_s):
+            return f"{int(duration_s // length_s)} {unit}"
+    return f"{int(duration_s)} s"
+
+
+def format_share(done_bytes: int, total_bytes: int) -> str:
+    """ "45 %", or nothing if there is no total."""
+    return f"{100 * done_bytes // total_bytes} %" if total_bytes > 0 else ""

@@ -1,0 +1,34 @@
+"""What `vastskyctl volume show` prints."""
+
+import click
+
+from vastskyd.cli.output import columns, format_share, heading, paint, print_facts
+from vastskyd.core import api
+from vastskyd.core.units import format_size
+
+
+def show_volume(view: api.VolumeView) -> None:
+    copies = f"{view.copies} copies" if view.copies > 1 else "1 copy"
+    print_facts(
+        (
+            ("Volume", f"{view.name} ({view.id})"),
+            ("Size", f"{format_size(view.size_bytes)}, {copies}, {view.layout}"),
+            ("State", paint(view.state)),
+            ("Health", paint(view.health)),
+            ("Head", f"{view.head} ({paint(view.attachment)})" if view.attachment else view.head),
+            ("Device", view.device),
+            ("Message", view.message),
+        )
+    )
+    legs = iter(columns([_leg_row(leg) for segment in view.segments for leg in segment.legs]))
+    for segment in view.segments:
+        click.echo(f"{heading(f'Segment {segment.index}')}  {format_size(segment.length_bytes)}")
+        for number, _ in enumerate(segment.legs, start=1):
+            branch = "└─" if number == len(segment.legs) else "├─"
+            click.echo(f"{branch} {next(legs)}")
+
+
+def _leg_row(leg: api.LegView) -> tuple[str, ...]:
+    share = format_share(leg.done_bytes, leg.total_bytes)
+    notes = [share, leg.condition, "" if leg.reachable else paint("unreachable")]
+    return (leg.node, leg.disk_path, paint(leg.state), ", ".join(note for note in notes if note))
