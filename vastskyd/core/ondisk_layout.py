@@ -6,6 +6,8 @@ start; the area of the extents begins at AREA_START_BYTES.
 
 from vastskyd.core.units import KIB, MIB
 
+# What every slot that was ever written begins with.
+SLOT_MAGIC = b"VASTSKY\0"
 SLOT_BYTES = MIB
 SLOT_OFFSETS_BYTES = (64 * KIB, 64 * KIB + MIB)
 AREA_START_BYTES = 4 * MIB

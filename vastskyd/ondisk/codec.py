@@ -10,10 +10,10 @@ import struct
 import msgspec
 
 from vastskyd.core.errors import DamagedError, InvalidError
-from vastskyd.core.ondisk_layout import SLOT_BYTES
+from vastskyd.core.ondisk_layout import SLOT_BYTES, SLOT_MAGIC
 from vastskyd.ondisk.description import DiskDescription, problem
 
-MAGIC = b"VASTSKY\0"
+MAGIC = SLOT_MAGIC
 FORMAT_VERSION = 1
 
 # A slot is written in whole blocks, as direct I/O wants.

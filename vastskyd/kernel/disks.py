@@ -1,0 +1,170 @@
+"""The host's disks: what there is, what is on it, and the bytes vastskyd writes there.
+Implements ports.Disks.
+"""
+
+import asyncio
+import errno
+import json
+import os
+from pathlib import Path
+
+from vastskyd.core.errors import ConflictError, DeviceError
+from vastskyd.core.ondisk_layout import (
+    AREA_START_BYTES,
+    SLOT_BYTES,
+    SLOT_MAGIC,
+    SLOT_OFFSETS_BYTES,
+)
+from vastskyd.core.units import MIB
+from vastskyd.kernel import direct, disk_links, process, sysfs, threads, users
+from vastskyd.ports import BlockDevice, SlotBytes
+
+CALL_TIMEOUT_S = 20.0
+WIPE_TIMEOUT_S = 120.0
+TOOL_TIMEOUT_S = 20.0
+
+# Not disks of this host: what stands on others, memory, and media that come and go.
+_EXCLUDED = ("dm-", "md", "nbd", "zram", "ram", "sr", "fd", "drbd")
+_SIZE_MIN_BYTES = 64 * MIB
+_LOOKS_AT_ONCE = 4
+
+_KINDS = {
+    "gpt": "GPT partition table",
+    "PMBR": "GPT partition table",
+    "dos": "DOS partition table",
+    "LVM2_member": "LVM physical volume",
+    "linux_raid_member": "md member",
+    "crypto_LUKS": "LUKS encrypted data",
+    "swap": "swap space",
+    "zfs_member": "ZFS member",
+}
+
+
+class LinuxDisks:
+    def __init__(self) -> None:
+        self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
+
+    async def list(self) -> tuple[BlockDevice, ...]:
+        names = await threads.call(_kernel_names, CALL_TIMEOUT_S, "list disks")
+        links = await threads.call(disk_links.preferred, CALL_TIMEOUT_S, "list links of disks")
+        looked = await asyncio.gather(
+            *(self._look(name, links.get(name, f"/dev/{name}")) for name in names)
+        )
+        return tuple(device for device in looked if device is not None)
+
+    async def read_slots(self, path: str) -> SlotBytes:
+        def act() -> SlotBytes:
+            return SlotBytes(
+                tuple(direct.read(path, offset, SLOT_BYTES) for offset in SLOT_OFFSETS_BYTES)
+            )
+
+        return await threads.call(act, CALL_TIMEOUT_S, f"read the slots of {path}", lane=path)
+
+    async def write_slot(self, path: str, slot: int, content: bytes) -> None:
+        if len(content) > SLOT_BYTES:
+            raise DeviceError(f"a description of {len(content)} bytes does not fit its slot")
+        what = f"write slot {slot} of {path}"
+        offset = SLOT_OFFSETS_BYTES[slot]
+        await threads.call(
+            lambda: direct.write(path, offset, content), CALL_TIMEOUT_S, what, lane=path
+        )
+
+    async def erase_signatures(self, path: str) -> None:
+        # To the kernel first: wipefs leaves alone what it does not know.
+        await threads.call(lambda: _refuse_used(path), CALL_TIMEOUT_S, f"look at {path}")
+        await process.run(["wipefs", "--all", "--quiet", path], TOOL_TIMEOUT_S)
+        await threads.call(lambda: _zero_ends(path), WIPE_TIMEOUT_S, f"erase {path}", lane=path)
+
+    async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
+        await threads.call(
+            lambda: direct.zero(path, offset_bytes, length_bytes),
+            WIPE_TIMEOUT_S,
+            f"wipe {path}",
+            lane=f"wipe {path}",
+        )
+
+    async def _look(self, name: str, path: str) -> BlockDevice | None:
+        """None: it went away while it was looked at."""
+        directory = Path("/sys/class/block") / name
+        size = sysfs.size_bytes(directory)
+        serial = await threads.call(
+            lambda: disk_links.serial(name), CALL_TIMEOUT_S, f"serial of {name}"
+        )
+        used = users.of_whole(name)
+        ours = [word for word in used if "(vastsky-extent-" in word]
+        member = bool(ours)
+        found = "vastsky member" if member else ""
+        if not member and used:
+            found = f"in use: {used[0]}"
+        elif not member:
+            async with self._looking:
+                member, found = await self._probe(path)
+        if not directory.exists():
+            return None
+        return BlockDevice(path=path, serial=serial, size_bytes=size, found=found, member=member)
+
+    async def _probe(self, path: str) -> tuple[bool, str]:
+        """(member, found) of what is written on it. A disk that cannot be read is no candidate,
+        so that is "found" as well."""
+        try:
+            starts = await threads.call(
+                lambda: [direct.read(path, at, direct.BLOCK_BYTES) for at in SLOT_OFFSETS_BYTES],
+                CALL_TIMEOUT_S,
+                f"look at {path}",
+                lane=path,
+            )
+            if any(start.startswith(SLOT_MAGIC) for start in starts):
+                return True, "vastsky member"
+            outcome = await process.run(["wipefs", "--json", path], TOOL_TIMEOUT_S)
+        except DeviceError as error:
+            return False, f"unreadable: {error.message}"
+        return False, describe_signatures(outcome.output)
+
+
+def describe_signatures(wipefs_json: str) -> str:
+    """Of `wipefs --json`: "GPT partition table", "ext4 filesystem"; empty if there is none."""
+    if not wipefs_json.strip():
+        return ""
+    try:
+        signatures = json.loads(wipefs_json)["signatures"]
+        kinds = [str(one["type"]) for one in signatures]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"wipefs answered what is not understood: {wipefs_json[:200]}") from error
+    words = [_KINDS.get(kind, f"{kind} filesystem") for kind in kinds]
+    return ", ".join(dict.fromkeys(words))
+
+
+def _kernel_names() -> tuple[str, ...]:
+    """Whole disks, and their partitions."""
+    found: list[str] = []
+    for name in sysfs.names(sysfs.BLOCK):
+        directory = sysfs.BLOCK / name
+        if name.startswith(_EXCLUDED) or (directory / "removable_media").exists():
+            continue
+        if name.startswith("loop") and not (directory / "loop" / "backing_file").exists():
+            continue
+        for one in (name, *users.partitions(name)):
+            if sysfs.size_bytes(Path("/sys/class/block") / one) >= _SIZE_MIN_BYTES:
+                found.append(one)
+    return tuple(found)
+
+
+def _refuse_used(path: str) -> None:
+    """ConflictError if anybody has it, or a partition of it, for himself."""
+    name = sysfs.kernel_name(path)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise DeviceError(f"{path} cannot be opened: {error.strerror}") from error
+        by = ", ".join(users.of_whole(name)) or "by somebody unknown"
+        raise ConflictError(f"{path} is in use: {by}") from error
+
+
+def _zero_ends(path: str) -> None:
+    """All before the area of the extents, an older description with it, and the last MiB."""
+    size = sysfs.size_bytes(Path("/sys/class/block") / sysfs.kernel_name(path))
+    with direct.opened(path, os.O_RDWR | os.O_EXCL) as fd:
+        direct.zero_open(fd, 0, min(AREA_START_BYTES, size))
+        direct.zero_open(fd, max(0, size - MIB), min(MIB, size))
+        os.fsync(fd)

@@ -1,0 +1,221 @@
+"""device-mapper: extents, legs and volumes as devices. Implements ports.DeviceMapper.
+
+Every state is asked of the kernel; nothing is remembered here. Tables are swapped by one ioctl:
+resume with a loaded table suspends, swaps and resumes within the kernel (drivers/md/dm-ioctl.c,
+do_resume), so a daemon that dies in between leaves no device suspended.
+"""
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
+from vastskyd.core.names import UUID_PREFIX, LegName
+from vastskyd.kernel import dm_ioctl, dm_table, sysfs, threads, users
+from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
+from vastskyd.ports import DmDevice, LegStatus, LinearTarget
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 10.0
+REMOVE_TIMEOUT_S = 5.0
+_REMOVE_RETRY_S = 0.1
+
+# Held I/O must not stop a table swap: do not wait for it, and do not freeze a file system above.
+_SWAP = Flag.NOFLUSH | Flag.SKIP_LOCKFS
+
+
+class LinuxDeviceMapper:
+    def __init__(self) -> None:
+        # One change at a time per device: two callers would load tables over each other.
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def devices(self) -> tuple[DmDevice, ...]:
+        return await self._ask("list devices", _devices)
+
+    async def ensure_linear(
+        self, name: str, uuid: str, targets: tuple[LinearTarget, ...], *, public: bool
+    ) -> str:
+        def act() -> str:
+            table = dm_table.linear(
+                tuple(
+                    (sysfs.device_number(t.device), t.offset_bytes, t.length_bytes) for t in targets
+                )
+            )
+            udev = dm_ioctl.PUBLIC if public else dm_ioctl.INTERNAL
+            return _ensure(name, uuid, table, udev)
+
+        return await self._change(name, "set up", act)
+
+    async def ensure_leg(self, name: LegName, paths: tuple[str, ...], size_bytes: int) -> str:
+        def act() -> str:
+            numbers = tuple(sysfs.device_number(path) for path in paths)
+            table = dm_table.leg(numbers, size_bytes)
+            return _ensure(name.dm_name(), name.dm_uuid(), table, dm_ioctl.INTERNAL)
+
+        return await self._change(name.dm_name(), "set up", act)
+
+    async def leg_status(self, name: LegName) -> LegStatus:
+        def act() -> LegStatus:
+            _own(name.dm_name(), name.dm_uuid())
+            table = dm_table.read_leg(_table(name.dm_name()))
+            status = dm_ioctl.call(Command.TABLE_STATUS, name.dm_name(), flags=Flag.NOFLUSH)
+            conditions = dm_table.read_leg_status(status.targets)
+            return LegStatus(
+                paths=tuple((sysfs.number_name(number), state) for number, state in conditions),
+                holds=table is not None and table.holds,
+            )
+
+        return await self._ask(f"status of {name.dm_name()}", act)
+
+    async def release_leg(self, name: LegName) -> None:
+        def act() -> None:
+            _own(name.dm_name(), name.dm_uuid())
+            if dm_table.read_leg(_table(name.dm_name())) is not None:
+                _release(name.dm_name())
+
+        await self._change(name.dm_name(), "release", act)
+
+    async def replace_with_error(self, name: str) -> None:
+        def act() -> None:
+            table = _table(name)
+            _swap(name, dm_table.error(dm_table.size_bytes(table)), dm_ioctl.INTERNAL)
+
+        await self._change(name, "replace with an error table", act)
+
+    async def remove(self, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + REMOVE_TIMEOUT_S
+        while True:
+            try:
+                await self._change(name, "remove", lambda: _remove(name))
+            except NotFoundError:
+                self._locks.pop(name, None)
+                return
+            except BusyError as error:
+                # The last closer's work is deferred in the kernel, and udev may look at it.
+                if loop.time() > deadline_s:
+                    by = ", ".join(await self.holders(name)) or "somebody unknown"
+                    raise BusyError(f"{name} is in use: {by}") from error
+                await asyncio.sleep(_REMOVE_RETRY_S)
+            else:
+                self._locks.pop(name, None)
+                return
+
+    async def holders(self, name: str) -> tuple[str, ...]:
+        def act() -> tuple[str, ...]:
+            minor = dm_ioctl.call(Command.DEV_STATUS, name).minor
+            return users.of_device(f"dm-{minor}")
+
+        try:
+            return await self._ask(f"holders of {name}", act)
+        except NotFoundError:
+            return ()
+
+    async def _ask(self, what: str, act: Callable[[], T]) -> T:
+        return await threads.call(lambda: _speaking(what, act), CALL_TIMEOUT_S, what)
+
+    async def _change(self, name: str, verb: str, act: Callable[[], T]) -> T:
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            what = f"{verb} {name}"
+            return await threads.call(
+                lambda: _speaking(what, act), CALL_TIMEOUT_S, what, lane=f"dm:{name}"
+            )
+
+
+def _speaking(what: str, act: Callable[[], T]) -> T:
+    """The kernel's error numbers as errors by meaning."""
+    try:
+        return act()
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise NotFoundError(f"device-mapper: {what}: there is no such device") from error
+        if error.errno == errno.EBUSY:
+            raise BusyError(f"device-mapper: {what}: it is in use") from error
+        raise DeviceError(
+            f"device-mapper: {what}: {error.strerror}", hint="the kernel log says more"
+        ) from error
+
+
+def _ensure(name: str, uuid: str, table: tuple[Target, ...], udev: UdevFlag) -> str:
+    """The device with this table, active. Whatever part of that is so already is left alone.
+
+    A leg that was released differs by its missing queue_if_no_path, so it gets its table anew,
+    and with it paths that count as good again.
+    """
+    try:
+        answer = _own(name, uuid)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        answer = dm_ioctl.call(Command.DEV_CREATE, name, uuid=uuid)
+    have = _table(name) if answer.flags & Flag.ACTIVE_PRESENT else ()
+    if not dm_table.same(table, have):
+        _swap(name, table, udev)
+    elif answer.flags & Flag.SUSPEND:
+        dm_ioctl.call(Command.DEV_SUSPEND, name, udev=udev)
+    return f"/dev/dm-{answer.minor}"
+
+
+def _own(name: str, uuid: str) -> dm_ioctl.Answer:
+    """The device's state. ConflictError if the name belongs to something else: an attachment of
+    another epoch, say."""
+    answer = dm_ioctl.call(Command.DEV_STATUS, name)
+    if answer.uuid != uuid:
+        raise ConflictError(f"the device {name} exists as {answer.uuid or 'nobody'!r}, not {uuid}")
+    return answer
+
+
+def _table(name: str) -> tuple[Target, ...]:
+    """Without waiting for I/O: a plain status flushes."""
+    flags = Flag.STATUS_TABLE | Flag.NOFLUSH
+    return dm_ioctl.call(Command.TABLE_STATUS, name, flags=flags).targets
+
+
+def _swap(name: str, table: tuple[Target, ...], udev: UdevFlag) -> None:
+    dm_ioctl.call(Command.TABLE_LOAD, name, table=table)
+    dm_ioctl.call(Command.DEV_SUSPEND, name, flags=_SWAP, udev=udev)
+
+
+def _release(name: str) -> None:
+    dm_ioctl.call(Command.TARGET_MESSAGE, name, message="fail_if_no_path")
+
+
+def _remove(name: str) -> None:
+    answer = dm_ioctl.call(Command.DEV_STATUS, name)
+    if answer.open_count == 0 and LegName.parse(answer.uuid) is not None:
+        # Removal waits for I/O in flight; of a leg that nobody has open it may be held.
+        with contextlib.suppress(OSError):  # no table, or an error table: nothing is held
+            _release(name)
+    dm_ioctl.call(Command.DEV_REMOVE, name, udev=dm_ioctl.INTERNAL)
+
+
+def _devices() -> tuple[DmDevice, ...]:
+    found = (_device(name) for name in sysfs.names(sysfs.BLOCK) if name.startswith("dm-"))
+    return tuple(device for device in found if device is not None)
+
+
+def _device(kernel_name: str) -> DmDevice | None:
+    """None: it is not ours, or has just gone."""
+    directory = sysfs.BLOCK / kernel_name
+    uuid = sysfs.attribute(directory / "dm" / "uuid")
+    name = sysfs.attribute(directory / "dm" / "name")
+    if not uuid or not name or not uuid.startswith(UUID_PREFIX):
+        return None
+    try:
+        answer = dm_ioctl.call(Command.DEV_STATUS, name)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+    return DmDevice(
+        name=name,
+        uuid=uuid,
+        device=f"/dev/{kernel_name}",
+        size_bytes=sysfs.size_bytes(directory),
+        open_count=answer.open_count,
+        slaves=sysfs.names(directory / "slaves"),
+        suspended=bool(answer.flags & Flag.SUSPEND),
+    )

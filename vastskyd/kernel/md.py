@@ -1,0 +1,240 @@
+"""md: the segments' arrays. Implements ports.Md.
+
+mdadm creates, assembles and adds, always with explicit devices and an empty configuration; the
+rest goes through sysfs. md sleeps while a leg of the array is held and it wants to write a
+superblock there, so every call has a bound.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from vastskyd.core.errors import BusyError, ConflictError, DeviceError
+from vastskyd.core.units import KIB, MD_DATA_OFFSET_BYTES
+from vastskyd.kernel import direct, md_superblock, md_sysfs, process, sysfs, threads, users
+from vastskyd.ports import MdArray, MemberState, Superblock
+
+T = TypeVar("T")
+
+MDADM_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 10.0
+BUSY_TIMEOUT_S = 3.0
+BUSY_RETRY_S = 0.05
+
+# An empty configuration: no ARRAY line and no AUTO policy of the host has a say.
+_MDADM = ("mdadm", "--config=none")
+_BITMAP_CHUNK = "1M"
+
+# Ours are numbered downward from the last minor that any kernel makes on demand; people and
+# mdadm itself begin at 0 and at 127.
+_NUMBER_MAX = 511
+
+
+class LinuxMd:
+    def __init__(self) -> None:
+        # Between finding a free number and making the array of that number.
+        self._numbering = asyncio.Lock()
+
+    async def arrays(self) -> tuple[MdArray, ...]:
+        return await threads.call(md_sysfs.arrays, CALL_TIMEOUT_S, "list md arrays")
+
+    async def create(
+        self, uuid: str, name: str, legs: tuple[str, ...], copies: int, size_bytes: int
+    ) -> str:
+        if (have := await self._with_uuid(uuid)) is not None:
+            return have.device
+        missing = ["missing"] * (copies - len(legs))
+        return await self._make(
+            [
+                "--create",
+                "--metadata=1.2",
+                "--level=1",
+                f"--raid-devices={copies}",
+                f"--uuid={mdadm_uuid(uuid)}",
+                f"--name={name}",
+                "--homehost=any",
+                f"--size={size_bytes // KIB}K",
+                f"--data-offset={MD_DATA_OFFSET_BYTES // KIB}K",
+                "--bitmap=internal",
+                f"--bitmap-chunk={_BITMAP_CHUNK}",
+                "--assume-clean",
+                "--readonly",
+                "--run",
+                "--quiet",
+            ],
+            [*legs, *missing],
+        )
+
+    async def assemble(self, uuid: str, name: str, legs: tuple[str, ...]) -> str:
+        if (have := await self._with_uuid(uuid)) is not None:
+            return have.device
+        return await self._make(
+            ["--assemble", f"--uuid={mdadm_uuid(uuid)}", "--readonly", "--run", "--quiet"],
+            list(legs),
+        )
+
+    async def superblock(self, leg: str) -> Superblock | None:
+        def act() -> Superblock | None:
+            block = direct.read(leg, md_superblock.OFFSET_BYTES, md_superblock.READ_BYTES)
+            return md_superblock.parse(block)
+
+        what = f"read the md superblock of {leg}"
+        return await threads.call(act, CALL_TIMEOUT_S, what, lane=f"superblock:{leg}")
+
+    async def make_writable(self, device: str) -> None:
+        directory = md_sysfs.directory(sysfs.kernel_name(device))
+        if sysfs.attribute(directory / "array_state") not in ("readonly", "read-auto"):
+            return
+        await self._write(device, directory / "array_state", "active", "make writable")
+
+    async def add(self, device: str, leg: str, *, fresh: bool) -> None:
+        array, member = sysfs.kernel_name(device), sysfs.kernel_name(leg)
+        state = await self._member(array, member)
+        if state is MemberState.FAULTY:
+            await self.remove(device, leg)
+        elif state is not None:
+            return
+        if fresh:
+            # mdadm --add re-adds by the bitmap what carries a matching superblock.
+            await self._erase_superblock(leg)
+        else:
+            again = [*_MDADM, "--manage", device, "--re-add", leg]
+            outcome = await process.run(again, MDADM_TIMEOUT_S, ok=range(256))
+            if outcome.status == 0:
+                return
+            await self._erase_superblock(leg)
+        await process.run([*_MDADM, "--manage", device, "--add", leg], MDADM_TIMEOUT_S)
+
+    async def fail(self, device: str, leg: str) -> None:
+        array, member = sysfs.kernel_name(device), sysfs.kernel_name(leg)
+        if await self._member(array, member) in (None, MemberState.FAULTY):
+            return
+        state = md_sysfs.member_directory(array, member) / "state"
+        try:
+            await self._write(device, state, "faulty", f"fail {member}")
+        except BusyError as error:
+            raise ConflictError(
+                f"{member} is the last leg in sync of {device}: md keeps it"
+            ) from error
+
+    async def remove(self, device: str, leg: str) -> None:
+        array = sysfs.kernel_name(device)
+        # A leg whose device has gone is still a member by its kernel name.
+        member = sysfs.kernel_name(leg) if sysfs.exists(leg) else os.path.basename(leg)
+        state = md_sysfs.member_directory(array, member) / "state"
+        await self._until_free(
+            lambda: self._write(device, state, "remove", f"remove {member}"),
+            f"{member} is still used by {device}",
+        )
+
+    async def set_sync_rate(self, device: str, max_kib_s: int) -> None:
+        directory = md_sysfs.directory(sysfs.kernel_name(device))
+        # The minimum, 1000 KiB/s by default, would win over a lower maximum.
+        await self._write(
+            device, directory / "sync_speed_min", str(min(1000, max_kib_s)), "set rate"
+        )
+        await self._write(device, directory / "sync_speed_max", str(max_kib_s), "set rate")
+
+    async def stop(self, device: str) -> None:
+        if not sysfs.exists(device):
+            return
+        kernel_name = sysfs.kernel_name(device)
+        state = md_sysfs.directory(kernel_name) / "array_state"
+        try:
+            await self._until_free(
+                lambda: self._write(device, state, "clear", "stop"), f"{device} is in use"
+            )
+        except BusyError as error:
+            by = ", ".join(
+                await threads.call(
+                    lambda: users.of_device(kernel_name), CALL_TIMEOUT_S, f"holders of {device}"
+                )
+            )
+            raise BusyError(f"{device} is in use: {by or 'by somebody unknown'}") from error
+
+    async def _with_uuid(self, uuid: str) -> MdArray | None:
+        return next((one for one in await self.arrays() if one.uuid == uuid), None)
+
+    async def _member(self, array: str, member: str) -> MemberState | None:
+        found = await threads.call(
+            lambda: md_sysfs.array(array), CALL_TIMEOUT_S, f"look at {array}"
+        )
+        members = () if found is None else found.members
+        return next((m.state for m in members if m.device == member), None)
+
+    async def _make(self, how: list[str], legs: list[str]) -> str:
+        """mdadm makes an array of a free number. If it fails, nothing of it stays."""
+        async with self._numbering:
+            device = f"/dev/{_free_name()}"
+            action, *options = how
+            try:
+                await process.run([*_MDADM, action, device, *options, *legs], MDADM_TIMEOUT_S)
+            except BaseException:
+                await self._discard(device)
+                raise
+        return device
+
+    async def _discard(self, device: str) -> None:
+        """Stops what an mdadm that failed or was killed left half made."""
+        await self.stop(device)
+
+    async def _erase_superblock(self, leg: str) -> None:
+        what = f"erase the md superblock of {leg}"
+        await threads.call(
+            lambda: direct.zero(leg, md_superblock.OFFSET_BYTES, md_superblock.READ_BYTES),
+            CALL_TIMEOUT_S,
+            what,
+            lane=f"superblock:{leg}",
+        )
+
+    async def _write(self, device: str, attribute: Path, value: str, verb: str) -> None:
+        what = f"{verb} {device}"
+        await threads.call(
+            lambda: _speaking(what, lambda: sysfs.write_attribute(attribute, value)),
+            CALL_TIMEOUT_S,
+            what,
+            lane=f"md:{device}",
+        )
+
+    async def _until_free(self, act: Callable[[], Awaitable[None]], busy: str) -> None:
+        """Tries again for BUSY_TIMEOUT_S while the kernel says busy: udev may just look at the
+        array, and md detaches a failed leg only once its last I/O is done."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return await act()
+            except BusyError as error:
+                if loop.time() > deadline_s:
+                    raise BusyError(busy) from error
+            await asyncio.sleep(BUSY_RETRY_S)
+
+
+def mdadm_uuid(uuid: str) -> str:
+    """32 hex digits in mdadm's notation: four groups of eight."""
+    return ":".join(uuid[at : at + 8] for at in range(0, 32, 8))
+
+
+def _free_name() -> str:
+    taken = set(sysfs.names(sysfs.BLOCK))
+    for number in range(_NUMBER_MAX, -1, -1):
+        if f"md{number}" not in taken:
+            return f"md{number}"
+    raise DeviceError("no md device number is free")
+
+
+def _speaking(what: str, act: Callable[[], T]) -> T | None:
+    """None: the attribute has gone, and with it what was to be changed."""
+    try:
+        return act()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return None
+        if error.errno == errno.EBUSY:
+            raise BusyError(f"md: {what}: it is in use") from error
+        raise DeviceError(
+            f"md: {what}: {error.strerror}", hint="the kernel log says more"
+        ) from error

@@ -1,0 +1,104 @@
+"""Who uses a block device, in words for people."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from vastskyd.core.errors import NotFoundError
+from vastskyd.kernel import sysfs
+
+_PROC = Path("/proc")
+
+# A busy host has hundreds of thousands of descriptors; naming an opener is a courtesy.
+SCAN_TIMEOUT_S = 2.0
+OPENERS_MAX = 8
+
+
+def of_device(kernel_name: str) -> tuple[str, ...]:
+    """Mounts, devices on top, swap, and processes that have it open. Reads /proc and /sys only;
+    takes SCAN_TIMEOUT_S at most, give or take one process."""
+    named = (*_mounts(kernel_name), *_holders(kernel_name), *_swaps(kernel_name))
+    return (*named, *_openers(kernel_name))
+
+
+def of_whole(kernel_name: str) -> tuple[str, ...]:
+    """As of_device, for a disk together with its partitions; without the search for processes."""
+    found: list[str] = []
+    for name in (kernel_name, *partitions(kernel_name)):
+        found += (*_mounts(name), *_holders(name), *_swaps(name))
+    return tuple(dict.fromkeys(found))
+
+
+def partitions(kernel_name: str) -> tuple[str, ...]:
+    """Kernel names of a whole disk's partitions."""
+    directory = sysfs.BLOCK / kernel_name
+    return tuple(n for n in sysfs.names(directory) if (directory / n / "partition").exists())
+
+
+def mount_points(mountinfo: str, number: str) -> tuple[str, ...]:
+    """Where the device "major:minor" is mounted, from the text of /proc/self/mountinfo."""
+    points = []
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        if len(fields) > 4 and fields[2] == number:
+            points.append(_unescape(fields[4]))
+    return tuple(dict.fromkeys(points))
+
+
+def _unescape(path: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        path = path.replace(code, character)
+    return path
+
+
+def _mounts(kernel_name: str) -> Iterator[str]:
+    number = sysfs.attribute(Path("/sys/class/block") / kernel_name / "dev")
+    if number is None:
+        return
+    for point in mount_points(sysfs.attribute(_PROC / "self" / "mountinfo") or "", number):
+        yield f"mounted on {point}"
+
+
+def _holders(kernel_name: str) -> Iterator[str]:
+    for holder in sysfs.names(Path("/sys/class/block") / kernel_name / "holders"):
+        name = sysfs.attribute(sysfs.BLOCK / holder / "dm" / "name")
+        yield f"held by {holder}" + (f" ({name})" if name else "")
+
+
+def _swaps(kernel_name: str) -> Iterator[str]:
+    for line in (sysfs.attribute(_PROC / "swaps") or "").splitlines()[1:]:
+        device = line.split()[0]
+        try:
+            if sysfs.kernel_name(device) == kernel_name:
+                yield "used as swap"
+        except NotFoundError:
+            continue  # a swap file whose path this process cannot see
+
+
+def _openers(kernel_name: str) -> Iterator[str]:
+    deadline_s = time.monotonic() + SCAN_TIMEOUT_S
+    number = sysfs.attribute(Path("/sys/class/block") / kernel_name / "dev")
+    if number is None:
+        return
+    found = 0
+    for pid in filter(str.isdigit, sysfs.names(_PROC)):
+        if found == OPENERS_MAX or time.monotonic() > deadline_s:
+            return
+        if int(pid) != os.getpid() and _has_open(_PROC / pid / "fd", number):
+            found += 1
+            yield f"opened by {sysfs.attribute(_PROC / pid / 'comm') or 'a program'} (pid {pid})"
+
+
+def _has_open(descriptors: Path, number: str) -> bool:
+    """Only what lies in /dev is looked at: stat of a file on a dead network mount would hang."""
+    for name in sysfs.names(descriptors):
+        try:
+            if not os.readlink(descriptors / name).startswith("/dev/"):
+                continue
+            status = os.stat(descriptors / name)
+        except OSError:
+            continue  # closed just now
+        if f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" == number:
+            return True
+    return False
