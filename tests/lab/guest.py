@@ -1,0 +1,415 @@
+"""One guest: its processes, disks, links, and what runs in it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .emulator import PORTS, Emulator, Machine, Plugged, block_options, command_line, nvme_options
+from .host import SPAWNER, LabError
+from .lines import Agent, Closed, Monitor, connect_socket
+from .network import NETWORKS, Segments, address, mac, network_index
+
+MIB = 1 << 20
+PIECE = 256 << 10
+AGENT_SLACK_S = 20
+BOOT_LIMIT_S = 180
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A data disk of a guest: its short name, its size, its serial (HOST-NAME if empty)."""
+
+    name: str
+    size: int = 256 * MIB
+    serial: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    exit: int | None
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+    duration: float = 0.0
+
+
+class CommandFailed(LabError):
+    """A command in a guest failed or was not done in time."""
+
+    def __init__(self, host: str, command: str, result: Result) -> None:
+        how = "not done in time" if result.timed_out else f"exit {result.exit}"
+        said = (result.stderr.strip() or result.stdout.strip())[-1500:]
+        super().__init__(f"{host}: {command[:200]}: {how}\n{said}")
+        self.result = result
+
+
+class Guest:
+    """A guest of a lab; made by Lab."""
+
+    def __init__(
+        self, name: str, number: int, machine: Machine, emulator: Emulator, segments: Segments
+    ) -> None:
+        self.name = name
+        self.number = number
+        self.machine = machine
+        self.folder = machine.folder
+        self._emulator = emulator
+        self._segments = segments
+        self._process: subprocess.Popen[bytes] | None = None
+        self._agent: Agent | None = None
+        self._monitor: Monitor | None = None
+        self._disks: dict[str, Disk] = {}
+        self._plugged: dict[str, int] = {}
+        self._cut: set[str] = set()
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix=f"lab-{name}")
+
+    # -- starting and ending
+
+    def address(self, network: str = "A") -> str:
+        """The guest's address on a network."""
+        return address(network, self.number)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its QEMU lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def state(self) -> str:
+        """Off, or what QEMU says."""
+        if not self.is_running or self._monitor is None:
+            return "off"
+        return str(self._monitor.execute("query-status")["status"])
+
+    def start(self, incoming: bool) -> Monitor:
+        """Start QEMU and connect to its monitor."""
+        for name in ("qmp", "agent", "shell"):
+            (self.folder / f"{name}.sock").unlink(missing_ok=True)
+        disks = tuple(self._plug_of(name) for name in self._plugged) if not incoming else ()
+        machine = replace(self.machine, incoming=incoming, disks=disks)
+        argv = [*self._segments.prefix, *command_line(self._emulator, machine)]
+        log = self.folder / "qemu.log"
+        self._process = SPAWNER.start(argv, log, self._emulator.environment)
+        try:
+            client = connect_socket(self.folder / "qmp.sock", lambda: self.is_running, 30)
+            self._monitor = Monitor(f"{self.name}: QEMU", client)
+        except LabError as error:
+            raise LabError(f"{error}\n{self.last_words()}") from error
+        return self._monitor
+
+    def connect_agent(self, timeout_s: float = BOOT_LIMIT_S) -> Agent:
+        """Wait until the agent answers."""
+        end = time.monotonic() + timeout_s
+        client = connect_socket(self.folder / "agent.sock", lambda: self.is_running, 10)
+        agent = Agent(f"{self.name}: agent", client)
+        while True:
+            try:
+                agent.call("ping", timeout_s=1)
+            except Closed as error:
+                raise LabError(f"{self.name}: QEMU ended\n{self.last_words()}") from error
+            except LabError as error:
+                if time.monotonic() > end:
+                    agent.close()
+                    text = f"{self.name}: no agent within {timeout_s:.0f} s"
+                    raise LabError(f"{text}\n{self.last_words()}") from error
+            else:
+                self._agent = agent
+                return agent
+
+    def kill(self) -> None:
+        """Cut the power: what the guest wrote to its disks is kept, all else is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(20)
+        for client in (self._agent, self._monitor):
+            if client is not None:
+                client.close()
+        self._agent = self._monitor = None
+
+    def power_on(self, timeout_s: float = BOOT_LIMIT_S) -> None:
+        """Boot from the guest's disks, as after a power cut."""
+        if self.is_running:
+            raise LabError(f"{self.name} is running")
+        memory = self.folder / "memory"
+        memory.unlink(missing_ok=True)
+        self.machine = replace(self.machine, memory_file=memory, share_memory=True)
+        self.start(incoming=False)
+        for network in self._cut:
+            self._set_link(network, up=False)
+        self.connect_agent(timeout_s)
+        self.set_clock(time.time())
+
+    def reboot(self, timeout_s: float = BOOT_LIMIT_S) -> None:
+        """Reboot in good order and wait for the agent."""
+        monitor = self.monitor
+        resets = monitor.count("RESET")
+        self.run("systemctl --no-block reboot", timeout_s=20)
+        monitor.wait_event("RESET", resets, timeout_s)
+        self._reconnect(timeout_s)
+
+    def _reconnect(self, timeout_s: float) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+        self.connect_agent(timeout_s)
+        self.set_clock(time.time())
+
+    def shutdown(self, timeout_s: float = 90) -> None:
+        """Power off in good order."""
+        process = self._process
+        if process is None:
+            return
+        self.run("systemctl --no-block poweroff", timeout_s=20)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            text = f"{self.name}: not off within {timeout_s:.0f} s"
+            raise LabError(f"{text}\n{self.last_words()}") from error
+        self.kill()
+
+    def pause(self) -> None:
+        """Stop the guest's CPU: a host that hangs."""
+        self.monitor.execute("stop")
+
+    def resume(self, set_clock: bool = True) -> None:
+        """Let a paused guest go on."""
+        self.monitor.execute("cont")
+        if set_clock:
+            self.set_clock(time.time())
+
+    def destroy(self) -> None:
+        """Kill the guest and remove its files."""
+        self.kill()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- what runs in it
+
+    @property
+    def monitor(self) -> Monitor:
+        """QEMU's monitor."""
+        if self._monitor is None:
+            raise LabError(f"{self.name} is off")
+        return self._monitor
+
+    @property
+    def agent(self) -> Agent:
+        """The agent."""
+        if self._agent is None:
+            raise LabError(f"{self.name} is off")
+        return self._agent
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        timeout_s: float = 30,
+        check: bool = True,
+        stdin: bytes = b"",
+    ) -> Result:
+        """Run a command (a text is for bash) in the guest as root."""
+        argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        reply = self.agent.call(
+            "run",
+            timeout_s=timeout_s + AGENT_SLACK_S,
+            argv=argv,
+            timeout=timeout_s,
+            stdin=base64.b64encode(stdin).decode(),
+        )
+        result = Result(
+            reply["exit"],
+            base64.b64decode(reply["stdout"]).decode(errors="replace"),
+            base64.b64decode(reply["stderr"]).decode(errors="replace"),
+            reply["timed_out"],
+            reply["duration"],
+        )
+        if check and (result.timed_out or result.exit != 0):
+            text = command if isinstance(command, str) else " ".join(command)
+            raise CommandFailed(self.name, text, result)
+        return result
+
+    def begin(
+        self, command: str | Sequence[str], timeout_s: float = 30, check: bool = True
+    ) -> Future[Result]:
+        """Start a command and go on; the future gets its result."""
+        return self._threads.submit(self.run, command, timeout_s, check)
+
+    def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Write a file in the guest."""
+        for offset in range(0, max(len(data), 1), PIECE):
+            self.agent.call(
+                "put",
+                timeout_s=60,
+                path=path,
+                offset=offset,
+                data=base64.b64encode(data[offset : offset + PIECE]).decode(),
+                last=offset + PIECE >= len(data),
+                mode=mode,
+            )
+
+    def get(self, path: str) -> bytes:
+        """Read a file in the guest."""
+        data = b""
+        while True:
+            reply = self.agent.call(
+                "get", timeout_s=60, path=path, offset=len(data), length=PIECE
+            )
+            piece = base64.b64decode(reply["data"])
+            data += piece
+            if len(piece) < PIECE:
+                return data
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the guest's clock."""
+        self.agent.call("clock", time=seconds)
+
+    def personalise(self, hosts: str, restart: Sequence[str]) -> None:
+        """Make this copy of the template a host of its own."""
+        lines = ""
+        for number, network in enumerate(NETWORKS):
+            lines += f"link set eth{number} address {mac(network, self.number)}\n"
+            lines += f"addr replace {self.address(network)}/24 dev eth{number}\n"
+            lines += f"link set eth{number} up\n"
+        machine_id = uuid.uuid4().hex
+        initiator = f"InitiatorName=iqn.1993-08.org.debian:01:{machine_id[:12]}\n"
+        self.agent.call(
+            "personalise",
+            timeout_s=60,
+            time=time.time(),
+            random=base64.b64encode(secrets.token_bytes(256)).decode(),
+            name=self.name,
+            restart=list(restart),
+            files={
+                "/etc/hostname": f"{self.name}\n",
+                "/etc/hosts": hosts,
+                "/etc/machine-id": f"{machine_id}\n",
+                "/etc/iscsi/initiatorname.iscsi": initiator,
+                "/etc/vastsky-lab/net.batch": lines,
+            },
+        )
+
+    # -- links
+
+    def cut_link(self, network: str) -> None:
+        """Take the carrier from the guest's link to a network."""
+        self._cut.add(network)
+        self._set_link(network, up=False)
+
+    def restore_link(self, network: str) -> None:
+        """Give the carrier back."""
+        self._cut.discard(network)
+        self._set_link(network, up=True)
+
+    def _set_link(self, network: str, up: bool) -> None:
+        name = f"net{network_index(network)}"
+        self.monitor.execute("set_link", name=name, up=up)
+
+    def cut_silently(self, network: str) -> None:
+        """Let the guest's packets on a network vanish; its carrier stays."""
+        network_index(network)
+        self._segments.detach(network, self.number)
+
+    def restore(self, network: str) -> None:
+        """End a silent cut and a cut link."""
+        network_index(network)
+        self._segments.attach(network, self.number)
+        if network in self._cut:
+            self.restore_link(network)
+
+    # -- disks
+
+    @property
+    def disks(self) -> list[str]:
+        """The disks that are plugged in."""
+        return list(self._plugged)
+
+    @property
+    def known_disks(self) -> list[str]:
+        """All disks the guest ever had, plugged in or not."""
+        return list(self._disks)
+
+    def _plug_of(self, name: str) -> Plugged:
+        disk = self._disks[name]
+        serial = disk.serial or f"{self.name}-{name}"
+        return Plugged(name, self.disk_file(name), serial, self._plugged[name])
+
+    def disk_file(self, name: str) -> Path:
+        """The file behind a disk, on this machine."""
+        return self.folder / f"disk-{name}.raw"
+
+    def add_disk(self, disk: Disk) -> None:
+        """Make a disk known to the guest and choose its port; it is not plugged yet."""
+        free = sorted(set(range(PORTS)) - set(self._plugged.values()))
+        if not free:
+            raise LabError(f"{self.name}: all {PORTS} ports are in use")
+        self._disks[disk.name] = disk
+        path = self.disk_file(disk.name)
+        if not path.exists():
+            with path.open("wb") as handle:
+                os.truncate(handle.fileno(), disk.size)
+        self._plugged[disk.name] = free[0]
+
+    def insert_disk(self, name: str) -> None:
+        """Put a known disk into its port."""
+        plugged = self._plug_of(name)
+        self.monitor.execute_with("blockdev-add", block_options(plugged))
+        self.monitor.execute_with("device_add", nvme_options(plugged))
+
+    def plug_disk(self, disk: Disk | str) -> None:
+        """Plug a disk in: a new one, or by its name one that was unplugged."""
+        known = self._disks[disk] if isinstance(disk, str) else disk
+        if known.name in self._plugged:
+            raise LabError(f"{self.name}: disk {known.name} is plugged in")
+        self.add_disk(known)
+        self.insert_disk(known.name)
+
+    def unplug_disk(self, name: str, timeout_s: float = 20) -> None:
+        """Pull a disk out, whatever uses it."""
+        seen = self.monitor.count("DEVICE_DELETED", device=f"disk-{name}")
+        self.monitor.execute("device_del", id=f"disk-{name}")
+        self.monitor.wait_event("DEVICE_DELETED", seen, timeout_s, device=f"disk-{name}")
+        self.monitor.execute("blockdev-del", node_name=f"file-{name}")
+        del self._plugged[name]
+
+    def smart_fail(self, name: str, failing: bool = True) -> None:
+        """Let a disk's SMART health say that it fails, or that it is well again."""
+        self.monitor.execute(
+            "qom-set",
+            path=f"/machine/peripheral/disk-{name}",
+            property="smart_critical_warning",
+            value=12 if failing else 0,
+        )
+
+    def wait_disk(self, name: str, timeout_s: float = 20) -> str:
+        """Wait for a disk's link under /dev/disk/by-id and return it."""
+        link = f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{self._plug_of(name).serial}"
+        wait = f"until [ -b {link} ]; do sleep 0.1; done"
+        self.run(wait, timeout_s=timeout_s)
+        return link
+
+    # -- evidence
+
+    def console(self) -> str:
+        """All that the guest wrote to its console."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "console.log").read_text(errors="replace")
+        return ""
+
+    def last_words(self, lines: int = 30) -> str:
+        """The last lines of the console and of QEMU."""
+        log = self.folder / "qemu.log"
+        words = log.read_text(errors="replace").splitlines()[-10:] if log.exists() else []
+        console = self.console().splitlines()[-lines:]
+        return "\n".join(["--- console:", *console, "--- QEMU:", *words])
