@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vastskyd.cli.connect import connect
 from vastskyd.cli.complete import disk_ids, node_names
+from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import start
 from vastskyd.cli.options import json_option, no_wait_option
 from vastskyd.cli.output import paint, print_json, print_table
@@ -16,6 +16,8 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.units import format_size
 
 if TYPE_CHECKING:
+    from vastskyd.cli.client import Client
+
 
 @click.group()
 def disk() -> None:

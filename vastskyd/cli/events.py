@@ -13,6 +13,8 @@ from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import Event
 
 if TYPE_CHECKING:
+    from vastskyd.cli.client import Client
+
 INTERVAL_S = 1.0
 BATCH = 1000
 
