@@ -18,6 +18,19 @@ class ExtentWish(StrEnum):
     RELEASE = "release"  # wipe it, then forget it
 
 
+class VolumeHints(Record):
+    """What each extent's disk remembers of its volume, for the day the manager's database is
+    lost."""
+
+    volume_name: str
+    volume_size_bytes: int
+    copies: int
+    layout: Layout
+    segment_length_bytes: int
+    initialised: bool
+    leg_state: LegState | None
+
+
 class ExtentSpec(Record):
     """One extent as its storage host should have it.
 
@@ -33,6 +46,7 @@ class ExtentSpec(Record):
     segment: int
     wish: ExtentWish
     wipe_first: bool
+    hints: VolumeHints
     epoch: int
     head: NodeId | None = None
     export_key: str = ""
@@ -74,7 +88,8 @@ class Endpoint(Record):
 class LegSpec(Record):
     """One leg as the head should have it. No endpoints and not local: it cannot be reached now.
 
-    `node` is the storage host; `export_name` what to ask of its server.
+    `node` is the storage host; `export_name` what to ask of its server. `condemned`: its disk is
+    known to be lost; the head stops using it as soon as the write quorum allows.
     """
 
     extent: ExtentId
@@ -84,6 +99,7 @@ class LegSpec(Record):
     endpoints: tuple[Endpoint, ...]
     export_name: str
     length_bytes: int
+    condemned: bool = False
 
 
 class SegmentSpec(Record):
@@ -182,14 +198,16 @@ class LegCondition(StrEnum):
     ABSENT = "absent"  # not connected yet
     ACTIVE = "active"  # in the array and whole
     RECOVERING = "recovering"  # in the array, being filled
-    HELD = "held"  # no path for longer than the leg timeout; I/O waits
-    BROKEN = "broken"  # a live server answered with an I/O error
-    OUT = "out"  # md does not use it
+    HELD = "held"  # no good path for longer than the leg timeout; writes wait for a decision
+    OUT = "out"  # md does not use it, and will not before the manager says so
 
 
 class LegFact(Record):
+    """`broken`: a live server answered with I/O errors, or the disk is condemned."""
+
     extent: ExtentId
     condition: LegCondition
+    broken: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
     message: str = ""

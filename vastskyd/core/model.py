@@ -66,8 +66,8 @@ class Node(Record):
 class DiskState(StrEnum):
     ENROLLING = "enrolling"  # its description is being written
     ONLINE = "online"
+    MISSING = "missing"  # pulled, or not found; used again if it comes back
     FAILED = "failed"  # its data is not to be relied on; legs are rebuilt elsewhere
-    RETIRING = "retiring"  # being emptied; takes no new extents
 
 
 class Disk(Record):
@@ -111,6 +111,10 @@ class LegState(StrEnum):
     IN_SYNC = "in-sync"  # in the committed set: holds every acknowledged write
     BEHIND = "behind"  # was in the set; returns by a bitmap-sized resync
     REBUILDING = "rebuilding"  # new: holds nothing of worth until its rebuild is complete
+    # Whole again, and the head counts it for writes, but recovery may not yet rely on it: the
+    # step between, so that no write is acknowledged under two different sets.
+    JOINING = "joining"
+    FAILED = "failed"  # never to return; replaced as soon as there is room
 
 
 class Leg(Record):
@@ -131,8 +135,12 @@ class Segment(Record):
     legs: tuple[Leg, ...]
     initialised: bool = False
 
+    def in_state(self, *states: LegState) -> tuple[ExtentId, ...]:
+        return tuple(leg.extent for leg in self.legs if leg.state in states)
+
     def in_sync(self) -> tuple[ExtentId, ...]:
-        return tuple(leg.extent for leg in self.legs if leg.state is LegState.IN_SYNC)
+        """The committed set."""
+        return self.in_state(LegState.IN_SYNC)
 
 
 class VolumeState(StrEnum):
@@ -148,12 +156,15 @@ class AttachmentState(StrEnum):
 
 
 class Attachment(Record):
-    """A volume on a head. `export_key` is the unguessable part of its exports' names."""
+    """A volume on a head. `export_key` is the unguessable part of its exports' names; `forced`:
+    an administrator accepted fewer legs than the recovery quorum."""
 
     head: NodeId
     epoch: int
     state: AttachmentState
     export_key: str
+    since_s: float = 0.0
+    forced: bool = False
 
 
 class Volume(Record):
@@ -231,3 +242,9 @@ class JoinSecret(Record):
     digest: str
     roles: tuple[Role, ...]
     expires_s: float
+
+
+class Generation(Record):
+    """How often the manager has started: the upper half of every document's revision."""
+
+    number: int

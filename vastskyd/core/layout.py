@@ -1,0 +1,501 @@
+"""From a volume's document and what the head's kernel shows to the next steps of its stack.
+
+Each step is safe to repeat. A batch holds what can be done without looking again; the head does
+it, looks, and asks for the next, until there is none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vastskyd.core.documents import (
+    Endpoint,
+    LegCondition,
+    LegSpec,
+    VolumeCondition,
+    VolumeFact,
+    VolumeSpec,
+)
+from vastskyd.core.ids import ExtentId, NodeId, VolumeId
+from vastskyd.core.model import Encryption, Layout, LegState
+from vastskyd.core.names import LegName, VolumeDeviceName, volume_dm_name
+from vastskyd.core.quorum import may_acknowledge, recovery_quorum
+from vastskyd.core.sight import (
+    SeenArray,
+    SeenLeg,
+    SegmentSight,
+    Sight,
+    Trouble,
+    kernel_name,
+    look_at_segment,
+)
+
+
+@dataclass(frozen=True)
+class Connect:
+    """In the background: a peer that does not answer must not hold up the other legs."""
+
+    extent: ExtentId
+    epoch: int
+    endpoint: Endpoint
+    export_name: str
+    encryption: Encryption
+    server: NodeId
+
+
+@dataclass(frozen=True)
+class Disconnect:
+    device: str
+
+
+@dataclass(frozen=True)
+class MapLeg:
+    name: LegName
+    paths: tuple[str, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ReleaseLeg:
+    name: LegName
+
+
+@dataclass(frozen=True)
+class UnmapLeg:
+    name: LegName
+
+
+@dataclass(frozen=True)
+class CreateArray:
+    volume: VolumeId
+    segment: int
+    legs: tuple[str, ...]
+    copies: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class AssembleArray:
+    volume: VolumeId
+    segment: int
+    legs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MakeWritable:
+    array: str
+
+
+@dataclass(frozen=True)
+class AddMember:
+    """`volume` and `segment` say which array a returning leg must have been of."""
+
+    array: str
+    leg: str
+    volume: VolumeId
+    segment: int
+
+
+@dataclass(frozen=True)
+class FailMember:
+    array: str
+    leg: str
+
+
+@dataclass(frozen=True)
+class RemoveMember:
+    array: str
+    leg: str
+
+
+@dataclass(frozen=True)
+class StopArray:
+    array: str
+
+
+@dataclass(frozen=True)
+class MapVolume:
+    """`parts` are (device, length) in order: the segments."""
+
+    name: VolumeDeviceName
+    dm_name: str
+    parts: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class UnmapVolume:
+    """`force`: a fenced volume, whose users get errors if it cannot be removed."""
+
+    dm_name: str
+    force: bool
+
+
+Step = (
+    Connect
+    | Disconnect
+    | MapLeg
+    | ReleaseLeg
+    | UnmapLeg
+    | CreateArray
+    | AssembleArray
+    | MakeWritable
+    | AddMember
+    | FailMember
+    | RemoveMember
+    | StopArray
+    | MapVolume
+    | UnmapVolume
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps` in order; `fact` is what to report now."""
+
+    steps: tuple[Step, ...]
+    fact: VolumeFact
+
+
+@dataclass
+class _Draft:
+    steps: list[Step] = field(default_factory=list)
+    waits_for: str = ""
+
+    def wait(self, why: str) -> None:
+        self.waits_for = self.waits_for or why
+
+
+def plan_volume(
+    spec: VolumeSpec,
+    sight: Sight,
+    trouble: Mapping[ExtentId, Trouble],
+    users: tuple[str, ...],
+    *,
+    waited: bool,
+) -> Plan:
+    """The next steps of a volume that this head has a document for.
+
+    `trouble` are the legs that the head has waited for long enough; `waited`: so it has for legs
+    that did not appear at all. `users` are the holders found when a detach was last tried.
+    """
+    if sight.epochs(spec.id) - {spec.epoch}:
+        steps = plan_teardown(spec.id, sight, trouble, force=True)
+        return Plan(
+            steps, _fact(spec, (), VolumeCondition.ASSEMBLING, "an older stack is taken down")
+        )
+    draft = _Draft()
+    segments = [look_at_segment(spec, s, sight, trouble) for s in spec.segments]
+    for segment in segments:
+        _drop_lost_legs(draft, spec, segment, sight)
+    if not spec.attached:
+        return _plan_detach(draft, spec, segments, sight, trouble, users)
+    for segment in segments:
+        _reach_legs(draft, spec, segment, sight, trouble)
+        if spec.layout is not Layout.LINEAR:
+            _build_array(draft, spec, segment, sight, waited=waited)
+    draft.steps += stale_legs(spec, sight)
+    _drop_dead_paths(draft, spec, sight)
+    if not draft.steps or all(isinstance(step, Connect) for step in draft.steps):
+        _expose(draft, spec, segments, sight)
+    exposed = spec.id in sight.volumes
+    condition = VolumeCondition.ACTIVE if exposed else VolumeCondition.ASSEMBLING
+    return Plan(
+        tuple(draft.steps),
+        _fact(spec, segments, condition, "" if exposed else draft.waits_for),
+    )
+
+
+def _fact(
+    spec: VolumeSpec,
+    segments: tuple[SegmentSight, ...] | list[SegmentSight],
+    condition: VolumeCondition,
+    message: str = "",
+    users: tuple[str, ...] = (),
+) -> VolumeFact:
+    return VolumeFact(
+        id=spec.id,
+        epoch=spec.epoch,
+        condition=condition,
+        segments=tuple(segment.fact() for segment in segments),
+        users=users,
+        message=message,
+    )
+
+
+def _leg_name(spec: VolumeSpec, segment: SegmentSight, leg: LegSpec) -> LegName:
+    return LegName(spec.id, segment.spec.index, leg.extent, spec.epoch)
+
+
+# --- losing legs --------------------------------------------------------------------------
+
+
+def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sight: Sight) -> None:
+    """Lets md go on without the legs that it may go on without, one a batch, and clears away
+    what md already gave up."""
+    array = segment.array
+    if array is None:
+        return
+    wanted = {leg.extent: leg for leg in segment.spec.legs}
+    for seen in _members(array, sight):
+        extent = seen.name.extent
+        member = array.members[kernel_name(seen.device)]
+        if member.faulty:
+            draft.steps += [ReleaseLeg(seen.name), RemoveMember(array.device, seen.device)]
+            return
+        if extent not in wanted or _may_drop(segment, extent):
+            draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
+            return
+
+
+def _members(array: SeenArray, sight: Sight) -> list[SeenLeg]:
+    by_device = {kernel_name(leg.device): leg for leg in sight.legs.values()}
+    return [by_device[name] for name in sorted(array.members) if name in by_device]
+
+
+def _may_drop(segment: SegmentSight, extent: ExtentId) -> bool:
+    """The quorum rule: by itself, a head drops a leg in trouble only while enough are left."""
+    fact = segment.facts[extent]
+    in_sync = segment.in_state(LegState.IN_SYNC)
+    joining = segment.in_state(LegState.JOINING)
+    if extent not in in_sync and extent not in joining:
+        return bool(fact.message)
+    if not fact.message:
+        return False
+    rest = [other for other in segment.active() if other != extent]
+    return may_acknowledge(in_sync, joining, rest)
+
+
+# --- reaching legs ------------------------------------------------------------------------
+
+
+def _reach_legs(
+    draft: _Draft,
+    spec: VolumeSpec,
+    segment: SegmentSight,
+    sight: Sight,
+    trouble: Mapping[ExtentId, Trouble],
+) -> None:
+    for leg in segment.spec.legs:
+        if leg.condemned or not _is_useful(segment, leg):
+            continue
+        live = sight.live_paths(leg.extent, spec.epoch)
+        draft.steps += [
+            Connect(leg.extent, spec.epoch, endpoint, leg.export_name, spec.encryption, leg.node)
+            for endpoint in leg.endpoints
+            if endpoint.network not in {path.network for path in live}
+        ]
+        broken = leg.extent in trouble and trouble[leg.extent].broken
+        wanted = tuple(path.device for path in sorted(live, key=lambda path: path.network))
+        if wanted and not broken:
+            seen = sight.legs.get(leg.extent)
+            has = () if seen is None else seen.paths
+            if (
+                seen is None
+                or not seen.holds
+                or set(has) != {kernel_name(device) for device in wanted}
+            ):
+                name = _leg_name(spec, segment, leg)
+                draft.steps.append(MapLeg(name, wanted, leg.length_bytes))
+
+
+def _is_useful(segment: SegmentSight, leg: LegSpec) -> bool:
+    """A leg of the set that md does not use waits for the manager's word before it returns."""
+    if segment.array is None:
+        return leg.state is LegState.IN_SYNC
+    seen = segment.facts[leg.extent]
+    if leg.state in (LegState.IN_SYNC, LegState.JOINING):
+        return seen.condition not in (LegCondition.OUT, LegCondition.ABSENT)
+    return True
+
+
+def _drop_dead_paths(draft: _Draft, spec: VolumeSpec, sight: Sight) -> None:
+    in_use = {name for leg in sight.legs.values() for name in leg.paths}
+    extents = {leg.extent for segment in spec.segments for leg in segment.legs}
+    for path in sight.paths:
+        stale = not path.alive or path.epoch not in (spec.epoch, -1)
+        if stale and path.extent in extents and kernel_name(path.device) not in in_use:
+            draft.steps.append(Disconnect(path.device))
+
+
+# --- arrays -------------------------------------------------------------------------------
+
+
+def _build_array(
+    draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sight: Sight, *, waited: bool
+) -> None:
+    if segment.array is not None:
+        _fill_array(draft, spec, segment, segment.array, sight)
+        return
+    committed = [leg for leg in segment.spec.legs if leg.state is LegState.IN_SYNC]
+    expected = [leg for leg in committed if leg.endpoints or leg.local]
+    there = [
+        seen.device
+        for leg in expected
+        if (seen := sight.legs.get(leg.extent)) is not None and set(seen.paths) - seen.failed
+    ]
+    need = recovery_quorum(len(committed)) if segment.spec.initialised else 1
+    if len(there) < need or (len(there) < len(expected) and not waited):
+        draft.wait(
+            f"segment {segment.spec.index}: {len(there)} of {len(committed)} in-sync legs are"
+            f" connected, {need} needed"
+        )
+        return
+    if segment.spec.initialised:
+        draft.steps.append(AssembleArray(spec.id, segment.spec.index, tuple(there)))
+    else:
+        draft.steps.append(
+            CreateArray(
+                spec.id,
+                segment.spec.index,
+                tuple(there),
+                spec.copies,
+                segment.spec.length_bytes,
+            )
+        )
+
+
+def _fill_array(
+    draft: _Draft, spec: VolumeSpec, segment: SegmentSight, array: SeenArray, sight: Sight
+) -> None:
+    """Legs out of the set join the array once they can be reached and it is written to."""
+    for leg in segment.spec.legs:
+        seen = sight.legs.get(leg.extent)
+        if (
+            leg.state in (LegState.BEHIND, LegState.REBUILDING)
+            and not leg.condemned
+            and not array.read_only
+            and seen is not None
+            and seen.name.epoch == spec.epoch
+            and seen.holds
+            and set(seen.paths) - seen.failed
+            and kernel_name(seen.device) not in array.members
+            and len(array.members) < spec.copies
+        ):
+            draft.steps.append(AddMember(array.device, seen.device, spec.id, segment.spec.index))
+            return
+
+
+# --- the volume's device ------------------------------------------------------------------
+
+
+def _expose(draft: _Draft, spec: VolumeSpec, segments: list[SegmentSight], sight: Sight) -> None:
+    parts: list[tuple[str, int]] = []
+    for segment in segments:
+        device = _segment_device(spec, segment, sight)
+        if device is None:
+            draft.wait(f"segment {segment.spec.index} is not there yet")
+            return
+        if not segment.spec.initialised:
+            draft.wait(f"segment {segment.spec.index}: its creation is being recorded")
+            return
+        in_sync = segment.in_state(LegState.IN_SYNC)
+        joining = segment.in_state(LegState.JOINING)
+        if not may_acknowledge(in_sync, joining, segment.active()):
+            draft.wait(
+                f"segment {segment.spec.index}: waiting for the manager to record that it goes on"
+                f" with {len(segment.active())} of {len(in_sync)} in-sync legs"
+            )
+            return
+        parts.append((device, segment.spec.length_bytes))
+    draft.steps += [
+        MakeWritable(segment.array.device)
+        for segment in segments
+        if segment.array is not None and segment.array.read_only
+    ]
+    if spec.id not in sight.volumes and not draft.steps:
+        name = VolumeDeviceName(spec.id, spec.epoch)
+        draft.steps.append(MapVolume(name, volume_dm_name(spec.name), tuple(parts)))
+
+
+def _segment_device(spec: VolumeSpec, segment: SegmentSight, sight: Sight) -> str | None:
+    if spec.layout is not Layout.LINEAR:
+        return None if segment.array is None else segment.array.device
+    legs = [sight.legs.get(leg.extent) for leg in segment.spec.legs]
+    return legs[0].device if legs and legs[0] is not None else None
+
+
+# --- taking down --------------------------------------------------------------------------
+
+
+def _plan_detach(
+    draft: _Draft,
+    spec: VolumeSpec,
+    segments: list[SegmentSight],
+    sight: Sight,
+    trouble: Mapping[ExtentId, Trouble],
+    users: tuple[str, ...],
+) -> Plan:
+    condition = VolumeCondition.IN_USE if users else VolumeCondition.DETACHING
+    held = [
+        fact.extent
+        for segment in segments
+        for fact in segment.facts.values()
+        if fact.message and fact.condition is LegCondition.HELD
+    ]
+    message = ""
+    if held and spec.layout is not Layout.LINEAR:
+        message = f"{len(held)} legs hold writes until the manager decides"
+    elif not draft.steps:
+        draft.steps += plan_teardown(spec.id, sight, trouble, force=False)
+    return Plan(tuple(draft.steps), _fact(spec, segments, condition, message, users))
+
+
+def plan_teardown(
+    volume: VolumeId, sight: Sight, trouble: Mapping[ExtentId, Trouble], *, force: bool
+) -> tuple[Step, ...]:
+    """The next layer to remove, from the top. With `force` nothing waits: held I/O fails first,
+    and users of the device get errors."""
+    legs = [leg for leg in sight.legs.values() if leg.name.volume == volume]
+    released: list[Step] = [
+        ReleaseLeg(leg.name) for leg in legs if leg.holds and (force or leg.name.extent in trouble)
+    ]
+    seen = sight.volumes.get(volume)
+    if seen is not None and not seen.broken_off:
+        return (*released, UnmapVolume(seen.dm_name, force))
+    arrays = [array for (owner, _), array in sorted(sight.arrays.items()) if owner == volume]
+    if arrays:
+        return (*released, *(StopArray(array.device) for array in arrays))
+    if legs:
+        return tuple(UnmapLeg(leg.name) for leg in legs)
+    if seen is not None:
+        return (UnmapVolume(seen.dm_name, force),)
+    return ()
+
+
+def plan_orphan_paths(
+    sight: Sight, wanted: frozenset[tuple[ExtentId, int]]
+) -> tuple[Disconnect, ...]:
+    """Connections that no document wants and no leg uses."""
+    in_use = {name for leg in sight.legs.values() for name in leg.paths}
+    return tuple(
+        Disconnect(path.device)
+        for path in sight.paths
+        if path.network >= 0
+        and (path.extent, path.epoch) not in wanted
+        and kernel_name(path.device) not in in_use
+    )
+
+
+def stale_legs(spec: VolumeSpec, sight: Sight) -> tuple[UnmapLeg, ...]:
+    """Legs of the volume that are mapped and neither in an array nor of any use: replaced ones,
+    and those that lost all paths."""
+    members = {
+        name
+        for (volume, _), array in sight.arrays.items()
+        if volume == spec.id
+        for name in array.members
+    }
+    wanted = {leg.extent for segment in spec.segments for leg in segment.legs}
+    return tuple(
+        UnmapLeg(leg.name)
+        for leg in sight.legs.values()
+        if leg.name.volume == spec.id
+        and kernel_name(leg.device) not in members
+        and spec.layout is not Layout.LINEAR
+        and (
+            leg.name.extent not in wanted
+            or (
+                (spec.id, leg.name.segment) in sight.arrays
+                and not sight.live_paths(leg.name.extent, leg.name.epoch)
+            )
+        )
+    )

@@ -1,0 +1,174 @@
+"""Where extents go. Pure: the same room and the same request give the same answer.
+
+Invariants of every answer: extents lie on the grain, inside their disk's area, and overlap
+neither each other nor what is there; the legs of a segment are on distinct nodes, and on distinct
+racks as far as there are racks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vastskyd.core.errors import NoSpaceError
+from vastskyd.core.ids import DiskId, NodeId
+from vastskyd.core.units import GRAIN_BYTES, MD_DATA_OFFSET_BYTES, align_up, format_size
+
+SEGMENTS_MAX = 256
+
+
+@dataclass
+class Room:
+    """A disk's free ranges: (start, end) pairs, sorted, apart, on the grain."""
+
+    disk: DiskId
+    node: NodeId
+    rack: str
+    free: list[tuple[int, int]]
+    clean: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def free_bytes(self) -> int:
+        return sum(end - start for start, end in self.free)
+
+    @property
+    def largest_bytes(self) -> int:
+        return max((end - start for start, end in self.free), default=0)
+
+    def copy(self) -> "Room":
+        return Room(self.disk, self.node, self.rack, list(self.free), self.clean)
+
+    def take(self, length_bytes: int) -> "PlacedExtent":
+        """The tightest range that holds it; of two alike a clean one, then the first."""
+        fitting = [(start, end) for start, end in self.free if end - start >= length_bytes]
+        start, end = min(
+            fitting,
+            key=lambda r: (not self._is_clean(r[0], length_bytes), r[1] - r[0], r[0]),
+        )
+        place = self.free.index((start, end))
+        rest = [(start + length_bytes, end)] if end - start > length_bytes else []
+        self.free[place : place + 1] = rest
+        return PlacedExtent(self.disk, start, length_bytes, not self._is_clean(start, length_bytes))
+
+    def _is_clean(self, start: int, length_bytes: int) -> bool:
+        return any(begin <= start and start + length_bytes <= end for begin, end in self.clean)
+
+
+@dataclass(frozen=True)
+class PlacedExtent:
+    disk: DiskId
+    offset_bytes: int
+    length_bytes: int
+    wipe_first: bool
+
+
+@dataclass(frozen=True)
+class PlacedSegment:
+    length_bytes: int
+    extents: tuple[PlacedExtent, ...]
+
+
+def free_ranges(area: tuple[int, int], used: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What the area has outside `used`, both as (start, end)."""
+    position, end = area
+    free = []
+    for start, stop in sorted(used):
+        if start > position:
+            free.append((position, start))
+        position = max(position, stop)
+    if end > position:
+        free.append((position, end))
+    return free
+
+
+def extent_length(segment_length_bytes: int, *, with_array: bool) -> int:
+    """An extent is its segment's data and, under md, the room before it for md's own."""
+    return segment_length_bytes + (MD_DATA_OFFSET_BYTES if with_array else 0)
+
+
+def place_volume(
+    size_bytes: int, copies: int, rooms: list[Room], segment_max_bytes: int, *, with_array: bool
+) -> tuple[PlacedSegment, ...]:
+    """The volume's segments, as few as fit, of nearly equal length. NoSpaceError says what is
+    missing."""
+    nodes = {room.node for room in rooms if room.free_bytes}
+    if len(nodes) < copies:
+        raise NoSpaceError(
+            f"{copies} copies need disks with free space on {copies} storage nodes;"
+            f" {len(nodes)} {'has' if len(nodes) == 1 else 'have'} any",
+            hint="enrol a disk on another node ('vastskyctl disk list --all' shows candidates),"
+            " or ask for fewer copies",
+        )
+    size_bytes = align_up(size_bytes)
+    count = -(-size_bytes // segment_max_bytes)
+    while count <= min(SEGMENTS_MAX, size_bytes // GRAIN_BYTES):
+        placed = _place_segments(_cut(size_bytes, count), copies, rooms, with_array=with_array)
+        if placed is not None:
+            return placed
+        count += max(1, count // 8)
+    total = sum(room.free_bytes for room in rooms)
+    raise NoSpaceError(
+        f"no room for {format_size(size_bytes)} in {copies} copies: {format_size(total)} are free"
+        f" on {len(nodes)} nodes, and no node may hold two copies of a segment",
+        hint="enrol more disks, delete volumes, or ask for a smaller size or fewer copies",
+    )
+
+
+def place_leg(
+    length_bytes: int, rooms: list[Room], not_on: set[NodeId], not_in_racks: set[str]
+) -> PlacedExtent | None:
+    """A place for one new leg of a segment whose others are on the nodes `not_on`."""
+    room = _choose(length_bytes, rooms, not_on, not_in_racks)
+    return None if room is None else room.take(length_bytes)
+
+
+def _cut(size_bytes: int, count: int) -> list[int]:
+    grains = size_bytes // GRAIN_BYTES
+    small, longer = divmod(grains, count)
+    return [(small + (index < longer)) * GRAIN_BYTES for index in range(count)]
+
+
+def _place_segments(
+    lengths: list[int], copies: int, rooms: list[Room], *, with_array: bool
+) -> tuple[PlacedSegment, ...] | None:
+    trial = [room.copy() for room in rooms]
+    placed = []
+    for length_bytes in lengths:
+        nodes: set[NodeId] = set()
+        racks: set[str] = set()
+        extents = []
+        for _ in range(copies):
+            need_bytes = extent_length(length_bytes, with_array=with_array)
+            room = _choose(need_bytes, trial, nodes, racks)
+            if room is None:
+                return None
+            nodes.add(room.node)
+            racks |= {room.rack} - {""}
+            extents.append(room.take(need_bytes))
+        placed.append(PlacedSegment(length_bytes, tuple(extents)))
+    return tuple(placed)
+
+
+def _choose(
+    length_bytes: int, rooms: list[Room], not_on: set[NodeId], not_in_racks: set[str]
+) -> Room | None:
+    """The emptiest disk that fits, on another rack if there is one that does.
+
+    The emptiest node goes first: with three nodes and two copies this is what keeps the third
+    usable until all are full.
+    """
+    fitting = [
+        room for room in rooms if room.node not in not_on and room.largest_bytes >= length_bytes
+    ]
+    if not fitting:
+        return None
+    by_node: dict[NodeId, int] = {}
+    for room in rooms:
+        by_node[room.node] = by_node.get(room.node, 0) + room.free_bytes
+    return max(
+        fitting,
+        key=lambda room: (
+            room.rack not in not_in_racks,
+            by_node[room.node],
+            room.free_bytes,
+            room.disk,
+        ),
+    )

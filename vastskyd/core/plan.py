@@ -1,0 +1,275 @@
+"""The manager's rules: from records and facts to the next records.
+
+`advance` may be called at any moment and any number of times; a rule that has nothing to do does
+nothing. Each turn is committed whole before anything of it is told to a node.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from vastskyd.core.documents import DiskCondition, ExtentCondition, VolumeCondition, VolumeFact
+from vastskyd.core.ids import ExtentId
+from vastskyd.core.model import (
+    Attachment,
+    AttachmentState,
+    Disk,
+    DiskState,
+    Extent,
+    ExtentState,
+    JobKind,
+    LegState,
+    Segment,
+    Severity,
+    Volume,
+    VolumeState,
+)
+from vastskyd.core.quorum import recovery_quorum
+from vastskyd.core.recovery import follow_head, replace_lost_legs
+from vastskyd.core.turn import Turn, disk_name, with_range
+
+_ROUNDS_MAX = 50
+
+
+def advance(turn: Turn) -> None:
+    """Applies all rules until none changes anything more."""
+    for _ in range(_ROUNDS_MAX):
+        before = (turn.draft.puts(), turn.draft.deletes())
+        for rule in _RULES:
+            rule(turn)
+        if (turn.draft.puts(), turn.draft.deletes()) == before:
+            return
+
+
+# --- disks and extents -------------------------------------------------------------------
+
+
+def _disks(turn: Turn) -> None:
+    for disk in list(turn.draft.disks.values()):
+        facts = turn.facts[disk.node]
+        fact = facts.disks.get(disk.id)
+        if fact is None or not facts.online:
+            continue
+        if disk.state is DiskState.ENROLLING:
+            if fact.condition is DiskCondition.PRESENT:
+                online = msgspec.structs.replace(
+                    disk,
+                    state=DiskState.ONLINE,
+                    size_bytes=fact.size_bytes,
+                    area_start_bytes=fact.area_start_bytes,
+                    area_end_bytes=fact.area_end_bytes,
+                )
+                turn.draft.put(online)
+                for job in turn.running(JobKind.ENROL, subject=disk.id):
+                    turn.end_job(job, f"{disk_name(disk)} enrolled")
+                turn.event(
+                    Severity.INFO, "disk-enrolled", disk.id, f"{disk_name(disk)} is enrolled"
+                )
+            else:
+                turn.draft.delete(disk)
+                for job in turn.running(JobKind.ENROL, subject=disk.id):
+                    turn.end_job(job, fact.message, "Conflict")
+        else:
+            _follow_disk(turn, disk, fact.condition, fact.message)
+
+
+def _follow_disk(turn: Turn, disk: Disk, condition: DiskCondition, message: str) -> None:
+    if disk.state in (DiskState.ONLINE, DiskState.MISSING) and condition is DiskCondition.FAILED:
+        turn.draft.put(msgspec.structs.replace(disk, state=DiskState.FAILED, reason=message))
+        turn.event(Severity.ERROR, "disk-failed", disk.id, f"{disk_name(disk)} failed: {message}")
+    elif disk.state is DiskState.ONLINE and condition is DiskCondition.MISSING:
+        turn.draft.put(msgspec.structs.replace(disk, state=DiskState.MISSING, reason=message))
+        turn.event(
+            Severity.ERROR, "disk-missing", disk.id, f"{disk_name(disk)} is missing: {message}"
+        )
+    elif disk.state is DiskState.MISSING and condition is DiskCondition.PRESENT:
+        turn.draft.put(msgspec.structs.replace(disk, state=DiskState.ONLINE, reason=""))
+        turn.event(Severity.INFO, "disk-returned", disk.id, f"{disk_name(disk)} is back")
+
+
+def _extents(turn: Turn) -> None:
+    for extent in list(turn.draft.extents.values()):
+        disk = turn.draft.disks.get(extent.disk)
+        if disk is None:
+            if extent.state is ExtentState.RELEASED:
+                turn.draft.delete(extent)
+            continue
+        facts = turn.facts[disk.node]
+        fact = facts.extents.get(extent.id)
+        if fact is None or not facts.online:
+            continue
+        if extent.state is ExtentState.PREPARING and fact.condition is ExtentCondition.READY:
+            turn.draft.put(msgspec.structs.replace(extent, state=ExtentState.READY))
+        elif extent.state is ExtentState.RELEASED and fact.condition is ExtentCondition.GONE:
+            _forget(turn, disk, extent)
+
+
+def _forget(turn: Turn, disk: Disk, extent: Extent) -> None:
+    span = (extent.offset_bytes, extent.offset_bytes + extent.length_bytes)
+    turn.draft.put(msgspec.structs.replace(disk, clean=with_range(disk.clean, span)))
+    turn.draft.delete(extent)
+
+
+# --- volumes -----------------------------------------------------------------------------
+
+
+def _creating(turn: Turn) -> None:
+    for volume in list(turn.draft.volumes.values()):
+        if volume.state is not VolumeState.CREATING:
+            continue
+        extents = [turn.draft.extents.get(leg.extent) for s in volume.segments for leg in s.legs]
+        if all(extent and extent.state is ExtentState.READY for extent in extents):
+            turn.draft.put(msgspec.structs.replace(volume, state=VolumeState.AVAILABLE))
+            for job in turn.running(JobKind.CREATE, subject=volume.id):
+                turn.end_job(job, f"volume {volume.name} created")
+            turn.event(
+                Severity.INFO, "volume-created", volume.id, f"volume {volume.name} is created"
+            )
+
+
+def _attachments(turn: Turn) -> None:
+    for volume in list(turn.draft.volumes.values()):
+        if volume.attachment is None:
+            continue
+        _ATTACHMENT_RULES[volume.attachment.state](turn, volume, volume.attachment)
+
+
+def _with_state(turn: Turn, volume: Volume, attachment: Attachment, state: AttachmentState) -> None:
+    changed = msgspec.structs.replace(attachment, state=state, since_s=turn.wall_s)
+    turn.draft.put(msgspec.structs.replace(volume, attachment=changed))
+
+
+def fenced_legs(turn: Turn, segment: Segment, epoch: int) -> list[ExtentId]:
+    """The committed legs whose storage host says that it has taken over the epoch."""
+    fenced = []
+    for extent in segment.in_sync():
+        node = turn.node_of(extent)
+        fact = None if node is None else turn.facts.extent(node, extent)
+        if (
+            node is not None
+            and turn.facts[node].online
+            and fact is not None
+            and fact.epoch >= epoch
+            and fact.condition is ExtentCondition.READY
+        ):
+            fenced.append(extent)
+    return fenced
+
+
+def _awaited(turn: Turn, segment: Segment, fenced: list[ExtentId]) -> bool:
+    """Whether a leg that is not fenced yet is on a node and a disk that will soon answer."""
+    for extent in segment.in_sync():
+        disk = turn.draft.disk_of(extent)
+        if extent not in fenced and disk is not None and disk.state is DiskState.ONLINE:
+            facts = turn.facts[disk.node]
+            fact = facts.extents.get(extent)
+            failed = fact is not None and fact.condition is ExtentCondition.FAILED
+            if facts.online and not failed:
+                return True
+    return False
+
+
+def _fencing(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    short = ""
+    for segment in volume.segments:
+        fenced = fenced_legs(turn, segment, attachment.epoch)
+        committed = len(segment.in_sync())
+        need = 1 if attachment.forced else recovery_quorum(committed)
+        if len(fenced) < need:
+            short = (
+                f"segment {segment.index} has {len(fenced)} of {committed} in-sync legs within"
+                f" reach and needs {need}"
+            )
+        elif _awaited(turn, segment, fenced):
+            return
+    if short:
+        _give_up_late_attach(turn, volume, attachment, short)
+        return
+    if attachment.forced:
+        volume = _condemn_unfenced(turn, volume, attachment)
+    _with_state(turn, volume, attachment, AttachmentState.ATTACHING)
+
+
+def _condemn_unfenced(turn: Turn, volume: Volume, attachment: Attachment) -> Volume:
+    """A forced attach may leave newer writes behind on legs it does not use: they never return."""
+    for segment in volume.segments:
+        fenced = fenced_legs(turn, segment, attachment.epoch)
+        legs = tuple(
+            msgspec.structs.replace(leg, state=LegState.FAILED, since_s=turn.wall_s)
+            if leg.state is LegState.IN_SYNC and leg.extent not in fenced
+            else leg
+            for leg in segment.legs
+        )
+        volume = turn.put_segment(volume, msgspec.structs.replace(segment, legs=legs))
+    return volume
+
+
+def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why: str) -> None:
+    if turn.wall_s - attachment.since_s < turn.policy.attach_timeout_s:
+        return
+    for job in turn.running(JobKind.ATTACH, subject=volume.id):
+        turn.end_job(job, f"volume {volume.name} was not attached: {why}", "Unreachable")
+        _with_state(turn, volume, attachment, AttachmentState.DETACHING)
+        turn.event(Severity.ERROR, "attach-failed", volume.id, f"volume {volume.name}: {why}")
+
+
+def _attaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    fact = turn.facts[attachment.head].volumes.get(volume.id)
+    current = fact is not None and fact.epoch == attachment.epoch
+    if current and fact is not None and fact.condition is VolumeCondition.ACTIVE:
+        _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
+        for job in turn.running(JobKind.ATTACH, subject=volume.id):
+            turn.end_job(job, f"volume {volume.name} attached on {attachment.head}")
+        turn.event(
+            Severity.INFO,
+            "volume-attached",
+            volume.id,
+            f"volume {volume.name} is attached on {attachment.head}, epoch {attachment.epoch}",
+        )
+        return
+    said = fact.message if fact is not None and fact.message else "its head has not built it"
+    _give_up_late_attach(turn, volume, attachment, said)
+
+
+def _attached(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    """Nothing to do: `recovery` looks after its legs."""
+
+
+def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    facts = turn.facts[attachment.head]
+    if not facts.current:
+        return
+    fact: VolumeFact | None = facts.volumes.get(volume.id)
+    jobs = turn.running(JobKind.DETACH, subject=volume.id)
+    if fact is None:
+        turn.draft.put(msgspec.structs.replace(volume, attachment=None))
+        for job in jobs:
+            turn.end_job(job, f"volume {volume.name} detached from {attachment.head}")
+        turn.event(
+            Severity.INFO,
+            "volume-detached",
+            volume.id,
+            f"volume {volume.name} is detached from {attachment.head}",
+        )
+    elif fact.condition is VolumeCondition.IN_USE and jobs:
+        _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
+        users = "; ".join(fact.users) or "it is open"
+        for job in jobs:
+            turn.end_job(job, f"volume {volume.name} is in use: {users}", "Busy")
+
+
+_ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], None]] = {
+    AttachmentState.FENCING: _fencing,
+    AttachmentState.ATTACHING: _attaching,
+    AttachmentState.ATTACHED: _attached,
+    AttachmentState.DETACHING: _detaching,
+}
+
+_RULES: tuple[Callable[[Turn], None], ...] = (
+    _disks,
+    _extents,
+    _creating,
+    _attachments,
+    follow_head,
+    replace_lost_legs,
+)

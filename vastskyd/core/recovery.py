@@ -1,0 +1,241 @@
+"""How redundancy is lost and won back: the manager's rules for legs."""
+
+import msgspec
+
+from vastskyd.core.documents import ExtentCondition, LegCondition, SegmentFact, VolumeFact
+from vastskyd.core.ids import DiskId, ExtentId
+from vastskyd.core.model import (
+    AttachmentState,
+    DiskState,
+    ExtentState,
+    Job,
+    JobKind,
+    Layout,
+    Leg,
+    LegState,
+    Segment,
+    Severity,
+    Volume,
+)
+from vastskyd.core.placement import extent_length, place_leg
+from vastskyd.core.quorum import grown, shrunk
+from vastskyd.core.state import ClusterState
+from vastskyd.core.turn import Turn, disk_name
+
+_BUILT = (AttachmentState.ATTACHING, AttachmentState.ATTACHED, AttachmentState.DETACHING)
+
+
+# --- following what the head sees ---------------------------------------------------------
+
+
+def follow_head(turn: Turn) -> None:
+    """Commits, per segment, what the head's report allows: a smaller set, or a larger one."""
+    for volume in list(turn.draft.volumes.values()):
+        attachment = volume.attachment
+        if attachment is None or attachment.state not in _BUILT:
+            continue
+        facts = turn.facts[attachment.head]
+        fact = facts.volumes.get(volume.id)
+        if not facts.online or fact is None or fact.epoch != attachment.epoch:
+            continue
+        _follow_volume(turn, volume, fact, current=facts.current)
+
+
+def _follow_volume(turn: Turn, volume: Volume, fact: VolumeFact, *, current: bool) -> None:
+    by_index = {segment.index: segment for segment in fact.segments}
+    for segment in volume.segments:
+        seen = by_index.get(segment.index)
+        if seen is None:
+            continue
+        changes = shrunk(segment, seen)
+        if not changes and current:
+            changes = grown(segment, seen)
+        after = _with_legs(turn, segment, changes)
+        if seen.created and not segment.initialised and _whole(after, seen):
+            after = msgspec.structs.replace(after, initialised=True)
+        if after != segment:
+            volume = turn.put_segment(volume, after)
+            _tell(turn, volume, segment, changes)
+        _track_rebuilds(turn, volume, after, seen)
+
+
+def _whole(segment: Segment, seen: SegmentFact) -> bool:
+    active = {leg.extent for leg in seen.legs if leg.condition is LegCondition.ACTIVE}
+    return active >= set(segment.in_sync())
+
+
+def _with_legs(turn: Turn, segment: Segment, changes: dict[ExtentId, LegState]) -> Segment:
+    legs = tuple(
+        msgspec.structs.replace(leg, state=changes[leg.extent], since_s=turn.wall_s)
+        if leg.extent in changes
+        else leg
+        for leg in segment.legs
+    )
+    return msgspec.structs.replace(segment, legs=legs)
+
+
+def _tell(turn: Turn, volume: Volume, segment: Segment, changes: dict[ExtentId, LegState]) -> None:
+    for extent, state in changes.items():
+        disk = turn.draft.disk_of(extent)
+        where = extent if disk is None else disk_name(disk)
+        what = f"volume {volume.name}, segment {segment.index}: the leg on {where}"
+        if state is LegState.IN_SYNC:
+            turn.event(Severity.INFO, "leg-in-sync", volume.id, f"{what} is in sync")
+            for job in _rebuild_jobs(turn, volume, extent):
+                turn.end_job(job, "redundancy restored")
+        elif state is not LegState.JOINING:
+            why = "failed" if state is LegState.FAILED else "fell behind"
+            turn.event(Severity.WARNING, "leg-lost", volume.id, f"{what} {why}")
+
+
+def _track_rebuilds(turn: Turn, volume: Volume, segment: Segment, seen: SegmentFact) -> None:
+    """A leg that returns gets its job when its resync begins."""
+    behind = segment.in_state(LegState.BEHIND)
+    for fact in seen.legs:
+        recovering = fact.condition is LegCondition.RECOVERING
+        if recovering and fact.extent in behind and not _rebuild_jobs(turn, volume, fact.extent):
+            turn.start_job(
+                JobKind.REBUILD,
+                volume.id,
+                volume.name,
+                total_bytes=segment.length_bytes,
+                segment=segment.index,
+                extent=fact.extent,
+            )
+
+
+def _rebuild_jobs(turn: Turn, volume: Volume, extent: ExtentId) -> list[Job]:
+    return [job for job in turn.running(JobKind.REBUILD, subject=volume.id) if job.extent == extent]
+
+
+# --- replacing what will not return -------------------------------------------------------
+
+
+def is_condemned(
+    state: ClusterState, extent: ExtentId, condition: ExtentCondition | None = None
+) -> bool:
+    """Whether the leg's disk, or the extent on it, is known to be lost."""
+    disk = state.disk_of(extent)
+    return (
+        disk is None
+        or disk.state in (DiskState.MISSING, DiskState.FAILED)
+        or condition is ExtentCondition.FAILED
+    )
+
+
+def replace_lost_legs(turn: Turn) -> None:
+    """A new extent for each leg that will not return: those of the segments with the fewest
+    good legs first, since room may be short."""
+    lost = [
+        (len(segment.in_sync()), volume.id, segment.index, leg.extent)
+        for volume, segment, leg in turn.draft.legs()
+        if _is_lost(turn, volume, segment, leg)
+    ]
+    for _, volume_id, index, extent in sorted(lost):
+        volume = turn.draft.volumes[volume_id]
+        _replace(turn, volume, volume.segments[index], extent)
+
+
+def _is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
+    if leg.state is LegState.FAILED:
+        return True
+    # A leg of the committed set leaves it first, by the head's word, unless nothing was ever
+    # written to the segment.
+    if leg.state in (LegState.IN_SYNC, LegState.JOINING) and (
+        segment.initialised or volume.attachment is not None
+    ):
+        return False
+    if volume.layout is Layout.LINEAR and segment.initialised:
+        return False
+    node = turn.node_of(leg.extent)
+    fact = None if node is None else turn.facts.extent(node, leg.extent)
+    if is_condemned(turn.draft, leg.extent, None if fact is None else fact.condition):
+        return True
+    if node is None:
+        return True
+    away_s = turn.facts[node].unreachable_s(turn.monotonic_s)
+    return away_s > 0 and away_s >= turn.policy.rebuild_delay_s
+
+
+def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> None:
+    others = [leg.extent for leg in segment.legs if leg.extent != lost]
+    other_nodes = {node for e in others if (node := turn.node_of(e)) is not None}
+    racks = {turn.draft.nodes[node].rack for node in other_nodes} - {""}
+    length_bytes = extent_length(
+        segment.length_bytes, with_array=volume.layout is not Layout.LINEAR
+    )
+    place = place_leg(length_bytes, turn.rooms(), other_nodes, racks)
+    if place is None:
+        return
+    extent = turn.new_extent(volume, segment.index, place)
+    fresh = LegState.REBUILDING if segment.initialised else LegState.IN_SYNC
+    legs = tuple(
+        Leg(extent=extent.id, state=fresh, since_s=turn.wall_s) if leg.extent == lost else leg
+        for leg in segment.legs
+    )
+    turn.release(lost)
+    turn.put_segment(volume, msgspec.structs.replace(segment, legs=legs))
+    for job in _rebuild_jobs(turn, volume, lost):
+        turn.end_job(job, "the leg was lost and is rebuilt elsewhere", "Device")
+    if segment.initialised:
+        turn.start_job(
+            JobKind.REBUILD,
+            volume.id,
+            volume.name,
+            total_bytes=segment.length_bytes,
+            segment=segment.index,
+            extent=extent.id,
+        )
+    disk = turn.draft.disks[place.disk]
+    turn.event(
+        Severity.INFO,
+        "leg-replaced",
+        volume.id,
+        f"volume {volume.name}, segment {segment.index}:"
+        f" a lost leg is rebuilt on {disk_name(disk)}",
+    )
+
+
+# --- one rebuild a disk -------------------------------------------------------------------
+
+
+def admitted_rebuilds(turn: Turn) -> frozenset[ExtentId]:
+    """The legs out of the set that may be filled now, so that no disk, source or target, serves
+    more rebuilds than the policy allows. Those under way stay; then fewest good legs first."""
+    waiting = []
+    for volume, segment, leg in turn.draft.legs():
+        if volume.attachment is None or leg.state not in (LegState.BEHIND, LegState.REBUILDING):
+            continue
+        extent = turn.draft.extents.get(leg.extent)
+        if extent is None or extent.state is not ExtentState.READY:
+            continue
+        if is_condemned(turn.draft, leg.extent):
+            continue
+        node = turn.node_of(leg.extent)
+        if node is None or not turn.facts[node].online:
+            continue
+        started = not _recovering(turn, volume, segment, leg)
+        order = (started, len(segment.in_sync()), volume.id, segment.index, leg.extent)
+        waiting.append((order, segment, leg))
+    load: dict[DiskId, int] = {}
+    admitted = []
+    for _, segment, leg in sorted(waiting, key=lambda entry: entry[0]):
+        extents = {leg.extent, *segment.in_sync()}
+        disks = {extent.disk for e in extents if (extent := turn.draft.extents.get(e))}
+        if all(load.get(disk, 0) < turn.policy.rebuilds_per_disk for disk in disks):
+            admitted.append(leg.extent)
+            for disk in disks:
+                load[disk] = load.get(disk, 0) + 1
+    return frozenset(admitted)
+
+
+def _recovering(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
+    if volume.attachment is None:
+        return False
+    fact = turn.facts[volume.attachment.head].volumes.get(volume.id)
+    for seen in () if fact is None else fact.segments:
+        if seen.index == segment.index:
+            return any(
+                f.extent == leg.extent and f.condition is LegCondition.RECOVERING for f in seen.legs
+            )
+    return False

@@ -1,0 +1,197 @@
+"""One turn of the manager's wheel: what its rules read and write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from vastskyd.core.facts import Facts
+from vastskyd.core.ids import SHORT_ID_DIGITS, DiskId, ExtentId, JobId, NodeId
+from vastskyd.core.model import (
+    Disk,
+    DiskState,
+    Event,
+    Extent,
+    ExtentState,
+    Job,
+    JobKind,
+    JobState,
+    Segment,
+    Severity,
+    Volume,
+)
+from vastskyd.core.placement import PlacedExtent, Room, free_ranges
+from vastskyd.core.state import EVENTS_MAX, JOBS_MAX, Draft
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an administrator may set. `attach_timeout_s` bounds how long an attach may try."""
+
+    rebuild_delay_s: float = 600.0
+    rebuilds_per_disk: int = 1
+    sync_rate_max_kib_s: int = 200_000
+    segment_max_bytes: int = 64 * 1024**3
+    attach_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """`new_token` draws that many random hex digits; `wall_s` is for people, `monotonic_s` for
+    durations."""
+
+    draft: Draft
+    facts: Facts
+    policy: Policy
+    wall_s: float
+    monotonic_s: float
+    new_token: Callable[[int], str]
+
+    def event(self, severity: Severity, kind: str, subject: str, message: str) -> None:
+        number = max(self.draft.events, default=0) + 1
+        self.draft.put(
+            Event(
+                number=number,
+                time_s=self.wall_s,
+                severity=severity,
+                kind=kind,
+                subject=subject,
+                message=message,
+            )
+        )
+        for old in sorted(self.draft.events)[:-EVENTS_MAX]:
+            self.draft.delete(self.draft.events[old])
+
+    def start_job(
+        self,
+        kind: JobKind,
+        subject: str,
+        about: str,
+        total_bytes: int = 0,
+        segment: int = -1,
+        extent: ExtentId | None = None,
+    ) -> Job:
+        job = Job(
+            id=JobId(self.new_token(SHORT_ID_DIGITS)),
+            kind=kind,
+            subject=subject,
+            about=about,
+            state=JobState.RUNNING,
+            started_s=self.wall_s,
+            total_bytes=total_bytes,
+            segment=segment,
+            extent=extent or ExtentId(""),
+        )
+        self.draft.put(job)
+        ended = [j for j in self.draft.jobs.values() if j.state is not JobState.RUNNING]
+        for old in sorted(ended, key=lambda j: j.ended_s)[: -JOBS_MAX or None]:
+            self.draft.delete(old)
+        return job
+
+    def end_job(self, job: Job, message: str = "", error_code: str = "") -> None:
+        """Done, or failed if there is an error code."""
+        self.draft.put(
+            msgspec.structs.replace(
+                job,
+                state=JobState.FAILED if error_code else JobState.DONE,
+                ended_s=self.wall_s,
+                done_bytes=job.done_bytes if error_code else job.total_bytes,
+                message=message,
+                error_code=error_code,
+            )
+        )
+
+    def running(self, *kinds: JobKind, subject: str) -> list[Job]:
+        return [
+            job
+            for job in self.draft.jobs.values()
+            if job.state is JobState.RUNNING and job.kind in kinds and job.subject == subject
+        ]
+
+    def rooms(self) -> list[Room]:
+        """The free space of disks that may take extents now: online, on a reachable node."""
+        used: dict[DiskId, list[tuple[int, int]]] = {}
+        for extent in self.draft.extents.values():
+            used.setdefault(extent.disk, []).append(
+                (extent.offset_bytes, extent.offset_bytes + extent.length_bytes)
+            )
+        return [
+            Room(
+                disk.id,
+                disk.node,
+                self.draft.nodes[disk.node].rack,
+                free_ranges((disk.area_start_bytes, disk.area_end_bytes), used.get(disk.id, ())),
+                disk.clean,
+            )
+            for disk in self.draft.disks.values()
+            if disk.state is DiskState.ONLINE and self.facts[disk.node].online
+        ]
+
+    def new_extent(self, volume: Volume, segment: int, place: PlacedExtent) -> Extent:
+        extent = Extent(
+            id=ExtentId(self.new_token(SHORT_ID_DIGITS)),
+            disk=place.disk,
+            offset_bytes=place.offset_bytes,
+            length_bytes=place.length_bytes,
+            volume=volume.id,
+            segment=segment,
+            state=ExtentState.PREPARING,
+            wipe_first=place.wipe_first,
+        )
+        disk = self.draft.disks[place.disk]
+        end_bytes = place.offset_bytes + place.length_bytes
+        clean = without_range(disk.clean, (place.offset_bytes, end_bytes))
+        self.draft.put(extent)
+        self.draft.put(msgspec.structs.replace(disk, clean=clean))
+        return extent
+
+    def release(self, extent_id: ExtentId) -> None:
+        extent = self.draft.extents.get(extent_id)
+        if extent is not None and extent.state is not ExtentState.RELEASED:
+            self.draft.put(msgspec.structs.replace(extent, state=ExtentState.RELEASED))
+
+    def put_segment(self, volume: Volume, segment: Segment) -> Volume:
+        segments = tuple(segment if s.index == segment.index else s for s in volume.segments)
+        changed = msgspec.structs.replace(volume, segments=segments)
+        self.draft.put(changed)
+        return changed
+
+    def node_of(self, extent: ExtentId) -> NodeId | None:
+        disk = self.draft.disk_of(extent)
+        return None if disk is None else disk.node
+
+
+def disk_name(disk: Disk) -> str:
+    """What people call a disk."""
+    return f"{disk.node}:{disk.path}"
+
+
+def without_range(
+    ranges: tuple[tuple[int, int], ...], hole: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """
+    >>> without_range(((0, 10),), (2, 4))
+    ((0, 2), (4, 10))
+    """
+    start, end = hole
+    rest = []
+    for begin, stop in ranges:
+        rest += [(begin, min(stop, start)), (max(begin, end), stop)]
+    return tuple((begin, stop) for begin, stop in rest if stop > begin)
+
+
+def with_range(
+    ranges: tuple[tuple[int, int], ...], more: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """The union, neighbours joined.
+
+    >>> with_range(((0, 2), (4, 10)), (2, 4))
+    ((0, 10),)
+    """
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted((*ranges, more)):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return tuple(joined)
