@@ -1,0 +1,1 @@
+"""The demo: what a person can see of vastskyd in two minutes, checked as strictly as a test."""

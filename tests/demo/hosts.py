@@ -1,0 +1,124 @@
+"""The demo's five hosts, and how it speaks to them: vastskyctl, the writer, the evidence."""
+
+import json
+import shlex
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tests.demo.narrator import Narrator
+from tests.lab.guest import Disk, Guest, Result
+from tests.lab.lab import Lab
+from vastskyd.core.model import Record
+
+MIB = 1 << 20
+HERE = Path(__file__).parent
+STORES = ("store1", "store2", "store3")
+HEADS = ("head1", "head2")
+MANAGER = "head1"
+DISKS = ("nvme0", "nvme1")
+
+PROGRAMS = "/run/vastsky-demo"  # a tmpfs: the notes must not be on what is tested
+NOTES = f"{PROGRAMS}/notes"
+STOP = f"{PROGRAMS}/stop"
+SLOTS = 2048
+
+A = TypeVar("A", bound=Record)
+
+
+class Hosts:
+    """Five hosts of a lab."""
+
+    def __init__(self, lab: Lab, narrator: Narrator) -> None:
+        self.lab = lab
+        self._narrator = narrator
+
+    def up(self, disk_mib: int) -> None:
+        plan: dict[str, list[Disk]] = {name: [] for name in HEADS}
+        plan |= {name: [Disk(disk, disk_mib * MIB) for disk in DISKS] for name in STORES}
+        self.lab.up(plan)
+        self.each(self._put_programs)
+
+    def _put_programs(self, guest: Guest) -> None:
+        guest.run(f"mkdir -p {PROGRAMS}")
+        for name in ("writer.py", "evidence.py"):
+            guest.put(f"{PROGRAMS}/{name}", (HERE / name).read_bytes())
+
+    def install(self, deb: Path, settings: str) -> None:
+        """The package, with the demo's settings in place before vastskyd first starts."""
+
+        def configure(guest: Guest) -> None:
+            guest.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
+            guest.put("/etc/vastsky/vastskyd.toml.d/demo.toml", settings.encode())
+
+        self.each(configure)
+        self.lab.install(deb)
+
+    def each(self, work: Any, names: Iterable[str] = ()) -> dict[str, Any]:
+        return self.lab.each(work, names)
+
+    def addresses(self, name: str) -> str:
+        guest = self.lab[name]
+        return " ".join(f"--address {guest.address(network)}" for network in ("A", "B"))
+
+    # --- vastskyctl
+
+    def ask(self, answer: type[A], words: str, host: str = MANAGER, timeout_s: float = 60) -> A:
+        """What a program gets: the answer as its type."""
+        said = self.lab[host].run(f"vastskyctl {words} --json", timeout_s).stdout
+        return msgspec.json.decode(said, type=answer)
+
+    def type(self, words: str, host: str = MANAGER, timeout_s: float = 60) -> None:
+        """What a person types and sees."""
+        self.shell(f"vastskyctl {words}", host, timeout_s)
+
+    def shell(self, command: str, host: str = MANAGER, timeout_s: float = 60) -> None:
+        result = self.lab[host].run(command, timeout_s)
+        self._narrator.typed(host, command, result.stdout)
+
+    # --- the writer and the evidence
+
+    def start_writer(self, host: str, path: str, size: int) -> Future[Result]:
+        """It writes until `stop_writer`."""
+        command = (
+            f"rm -f {STOP} {NOTES}; exec python3 {PROGRAMS}/writer.py write"
+            f" --notes {NOTES} --stop {STOP} --slots {SLOTS} --size {size} {path}"
+        )
+        return self.lab[host].begin(command, timeout_s=900)
+
+    def stop_writer(self, host: str, writer: Future[Result]) -> dict[str, float]:
+        self.lab[host].run(f"touch {STOP}")
+        answer: dict[str, float] = json.loads(writer.result(120).stdout)
+        return answer
+
+    def written(self, host: str) -> dict[str, float]:
+        """So far."""
+        answer: dict[str, float] = json.loads(
+            self.lab[host].run(f"python3 {PROGRAMS}/writer.py show --notes {NOTES}").stdout
+        )
+        return answer
+
+    def verify(self, host: str, path: str) -> dict[str, Any]:
+        command = f"python3 {PROGRAMS}/writer.py verify --notes {NOTES} --slots {SLOTS} {path}"
+        result = self.lab[host].run(command, timeout_s=180, check=False)
+        if result.exit not in (0, 1) or not result.stdout:
+            self.lab[host].run(command, timeout_s=180)  # says what is wrong
+        answer: dict[str, Any] = json.loads(result.stdout)
+        return answer
+
+    def evidence(self, host: str, *words: str, timeout_s: float = 180) -> Any:
+        command = f"python3 {PROGRAMS}/evidence.py {shlex.join(words)}"
+        return json.loads(self.lab[host].run(command, timeout_s).stdout)
+
+    # --- when it went wrong
+
+    def save_journals(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, guest in self.lab.guests.items():
+            if guest.is_running:
+                said = guest.run("journalctl -b --no-pager -n 2000", 30, check=False).stdout
+                (directory / f"{name}.journal").write_text(said)
+            (directory / f"{name}.console").write_text(guest.console())
