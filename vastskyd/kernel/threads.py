@@ -30,7 +30,8 @@ async def call(act: Callable[[], T], timeout_s: float, what: str, *, lane: str =
     does not collect sleeping threads."""
     if lane in _late:
         raise DeviceError(f"{what}: an earlier call has not returned: {_late[lane]}")
-    if not _running.acquire(blocking=False):
+    running = _running
+    if not running.acquire(blocking=False):
         raise DeviceError(f"{what}: {STUCK_MAX} earlier kernel calls have not returned")
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
@@ -47,7 +48,7 @@ async def call(act: Callable[[], T], timeout_s: float, what: str, *, lane: str =
         finally:
             ended.set()
             _late.pop(lane, None)
-            _running.release()
+            running.release()
 
     threading.Thread(target=work, name=f"kernel: {what}", daemon=True).start()
     try:

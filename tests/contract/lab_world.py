@@ -1,0 +1,232 @@
+"""The world of a real kernel: runs inside a guest of the lab, as root, on its spare NVMe disks."""
+
+import asyncio
+import contextlib
+import glob
+import mmap
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.contract.world import Served
+from vastskyd.core.documents import Endpoint
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import Encryption
+from vastskyd.kernel.disks import LinuxDisks
+from vastskyd.kernel.host import HostKernel
+
+MIB = 1024 * 1024
+TLS = Path("/run/contract-tls")
+SERVER = NodeId("store1")
+PORT = 10900
+
+
+def sh(command: str) -> str:
+    done = subprocess.run(  # noqa: S602
+        command, shell=True, capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        raise AssertionError(f"{command}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+async def aside(command: str) -> str:
+    return await asyncio.to_thread(sh, command)
+
+
+class LabWorld:
+    def __init__(self) -> None:
+        self.kernel = HostKernel(TLS / "client")
+        self.disks = LinuxDisks()
+        self._spare = sorted(glob.glob("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_*-d?"))
+        self._used_mib = [0] * len(self._spare)
+        self._servers: dict[int, subprocess.Popen[bytes]] = {}
+        self._tables: dict[str, str] = {}
+        self._ports: dict[str, int] = {}
+        self._names = 0
+
+    def _cut(self, size_bytes: int) -> tuple[str, int]:
+        """A range of the emptiest spare disk, zeroed: (disk, offset in MiB)."""
+        at = self._used_mib.index(min(self._used_mib))
+        offset = self._used_mib[at]
+        self._used_mib[at] += -(-size_bytes // MIB)
+        disk = os.path.realpath(self._spare[at])
+        sh(f"blkdiscard -z -o {offset * MIB} -l {size_bytes} {disk}")
+        return disk, offset
+
+    async def make_legs(self, count: int, size_bytes: int) -> tuple[str, ...]:
+        return tuple([await asyncio.to_thread(self._leg, size_bytes) for _ in range(count)])
+
+    def _leg(self, size_bytes: int) -> str:
+        disk, offset = self._cut(size_bytes)
+        self._names += 1
+        name = f"contract-{self._names}"
+        table = f"0 {size_bytes // 512} linear {disk} {offset * 2048}"
+        sh(f"dmsetup create {name} --table '{table}'")
+        device = os.path.realpath(f"/dev/mapper/{name}")
+        self._tables[device] = table
+        return device
+
+    async def fail_path(self, device: str) -> None:
+        await self._load(device, f"0 {self._tables[device].split()[1]} error")
+
+    async def mend_path(self, device: str) -> None:
+        await self._load(device, self._tables[device])
+
+    async def _load(self, device: str, table: str) -> None:
+        await aside(
+            f"dmsetup suspend --noflush --nolockfs {device} && "
+            f"dmsetup load {device} --table '{table}' && dmsetup resume {device}"
+        )
+
+    async def serve(self, device: str, encryption: Encryption = Encryption.NONE) -> Served:
+        port = self._ports.setdefault(device, PORT + len(self._ports))
+        await asyncio.to_thread(self._serve, device, port, encryption)
+        size = int(Path(f"/sys/class/block/{os.path.basename(device)}/size").read_text()) * 512
+        endpoint = Endpoint(network=0, address="127.0.0.1", port=port)
+        return Served(endpoint, "the-export", encryption, SERVER, "127.0.0.1", size)
+
+    def _serve(self, device: str, port: int, encryption: Encryption) -> None:
+        tls = []
+        options = ""
+        if encryption is Encryption.TLS:
+            make_certificates()
+            tls = [
+                "--object",
+                f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={TLS}/server,"
+                "priority=NORMAL:%NO_TICKETS",
+                "--object",
+                '{"qom-type":"authz-list","id":"az","policy":"deny",'
+                '"rules":[{"match":"CN=head1","policy":"allow","format":"exact"}]}',
+            ]
+            options = ",tls-creds=tls,tls-authz=az"
+        self._servers[port] = subprocess.Popen(
+            [
+                "qemu-storage-daemon",
+                *tls,
+                "--blockdev",
+                f"driver=host_device,node-name=n,filename={device},cache.direct=on,aio=native",
+                "--nbd-server",
+                f"addr.type=inet,addr.host=127.0.0.1,addr.port={port},max-connections=8{options}",
+                "--export",
+                "type=nbd,id=e,node-name=n,name=the-export,writable=on",
+                "--pidfile",
+                f"/run/contract-{port}.pid",
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+        sh(f"for i in $(seq 100); do ss -ltn | grep -q :{port} && exit 0; sleep 0.1; done; exit 1")
+
+    async def kill_server(self, served: Served) -> None:
+        await asyncio.to_thread(self._kill, served.endpoint.port)
+
+    def _kill(self, port: int) -> None:
+        server = self._servers.pop(port)
+        server.send_signal(signal.SIGKILL)
+        server.wait(10)
+
+    async def make_disk(self, size_bytes: int) -> str:
+        """A loop device over a part of a spare disk: no link of udev's, so its plain name."""
+        disk, offset = await asyncio.to_thread(self._cut, size_bytes)
+        device = await aside(
+            f"losetup --find --show --offset {offset * MIB} --sizelimit {size_bytes} {disk}"
+        )
+        return device.strip()
+
+    async def put_filesystem(self, path: str) -> None:
+        await aside(f"mke2fs -q -F -t ext4 -O ^has_journal {path}")
+
+    async def write(self, device: str, offset_bytes: int, content: bytes) -> None:
+        await asyncio.to_thread(_write, device, offset_bytes, content)
+
+    async def read(self, device: str, offset_bytes: int, length_bytes: int) -> bytes:
+        return await asyncio.to_thread(_read, device, offset_bytes, length_bytes)
+
+    @asynccontextmanager
+    async def opened(self, device: str) -> AsyncIterator[None]:
+        code = f"import os,sys; f=os.open({device!r}, os.O_RDONLY); print(1, flush=True); input()"
+        program = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert program.stdout is not None
+        await asyncio.to_thread(program.stdout.readline)
+        try:
+            yield
+        finally:
+            program.kill()
+            await asyncio.to_thread(program.wait, 10)
+
+    async def clean(self) -> None:
+        """Takes everything down, whatever state a test left it in."""
+        kernel = self.kernel
+        for device in await kernel.dm.devices():
+            if "VASTSKY-LEG" in device.uuid:
+                with contextlib.suppress(AssertionError):
+                    await aside(f"dmsetup message {device.name} 0 fail_if_no_path")
+        for _ in range(3):
+            for device in await kernel.dm.devices():
+                if device.open_count == 0:
+                    await kernel.dm.remove(device.name)
+            for array in await kernel.md.arrays():
+                await kernel.md.stop(array.device)
+        for nbd in await kernel.nbd.devices():
+            await kernel.nbd.disconnect(nbd.device)
+        for port in list(self._servers):
+            self._kill(port)
+        await aside("losetup --detach-all")
+        for device in self._tables:
+            await aside(f"dmsetup remove --retry {device}")
+        kernel.close()
+
+
+@asynccontextmanager
+async def make_world() -> AsyncIterator[LabWorld]:
+    world = LabWorld()
+    try:
+        yield world
+    finally:
+        await world.clean()
+
+
+def make_certificates() -> None:
+    """A CA, the server's certificate for store1, and the head's for head1."""
+    if TLS.exists():
+        return
+    server, client = TLS / "server", TLS / "client"
+    new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30"
+    sign = "openssl x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 30"
+    sh(f"""
+    set -e; mkdir -p {server} {client}; cd {TLS}
+    {new} -x509 -subj /CN=ca -keyout ca.key -out ca.pem \\
+        -addext keyUsage=critical,keyCertSign,cRLSign
+    {new} -subj /CN={SERVER} -keyout server/server-key.pem -out s.csr
+    {new} -subj /CN=head1 -keyout client/client-key.pem -out c.csr
+    printf 'keyUsage=critical,digitalSignature\\nextendedKeyUsage=serverAuth,clientAuth\\n' > ext
+    {sign} -extfile ext -in s.csr -out server/server-cert.pem
+    {sign} -extfile ext -in c.csr -out client/client-cert.pem
+    cp ca.pem server/ca-cert.pem; cp ca.pem client/ca-cert.pem
+    """)
+
+
+def _write(device: str, offset_bytes: int, content: bytes) -> None:
+    fd = os.open(device, os.O_WRONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, len(content)) as buffer:
+            buffer[:] = content
+            os.pwrite(fd, buffer, offset_bytes)
+    finally:
+        os.close(fd)
+
+
+def _read(device: str, offset_bytes: int, length_bytes: int) -> bytes:
+    fd = os.open(device, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, length_bytes) as buffer:
+            os.preadv(fd, [buffer], offset_bytes)
+            return buffer[:]
+    finally:
+        os.close(fd)
