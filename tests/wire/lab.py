@@ -172,7 +172,7 @@ class Lab:
         return raw
 
 
-def hello(node: NodeId, **changes: Any) -> dict[str, Any]:
+def hello(node: NodeId, /, **changes: Any) -> dict[str, Any]:
     members = {
         "versions": [1],
         "cluster": CLUSTER,

@@ -4,7 +4,7 @@ time to show what it is, and becomes a session, a host that joins, or nothing.""
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,42 +66,54 @@ class Acceptor:
         self._unauthenticated: Counter[str] = Counter()
         self._anonymous = 0
         self._listener: socket.socket | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self.port = 0
 
     def open(self, host: str, port: int) -> None:
         """`host` empty: all addresses, IPv6 and IPv4. OSError if the port is taken."""
         self._listener = _listen(host, port, self._limits.backlog)
         self.port = self._listener.getsockname()[1]
-        self._spawn(self._accept(self._listener), "accepting")
+        self._resume(self._listener)
 
     async def close(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        if self._pause is not None:
+            self._pause.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
 
-    def _spawn(self, coroutine: Awaitable[None], name: str) -> None:
-        task = asyncio.ensure_future(coroutine)
+    def _spawn(self, coroutine: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, name = await loop.sock_accept(listener)
-            except OSError as error:
-                self._log.trouble("accept", "listener", f"cannot accept: {error}")
-                await asyncio.sleep(self._limits.accept_pause_s)
-                continue
-            address = peer_address(name)
-            if self._is_full(address):
-                self._log.trouble("refused", address, "too many connections without a hello")
-                connection.close()
-                continue
-            self._unauthenticated[address] += 1
-            self._spawn(self._receive(connection, address), f"receiving {address}")
+    def _resume(self, listener: socket.socket) -> None:
+        # Not loop.sock_accept: cancelled at the wrong moment, it loses an accepted connection.
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, name = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # it is gone already
+            return
+        except OSError as error:
+            self._log.trouble("accept", "listener", f"cannot accept: {error}")
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            self._pause = loop.call_later(self._limits.accept_pause_s, self._resume, listener)
+            return
+        connection.setblocking(False)
+        address = peer_address(name)
+        if self._is_full(address):
+            self._log.trouble("refused", address, "too many connections without a hello")
+            connection.close()
+            return
+        self._unauthenticated[address] += 1
+        self._spawn(self._receive(connection, address), f"receiving {address}")
 
     def _is_full(self, address: str) -> bool:
         if self._unauthenticated[address] >= self._limits.unauthenticated_per_address:

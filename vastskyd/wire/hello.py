@@ -61,6 +61,13 @@ async def greet(
             message = decode_message(await stream.receive(limits.hello_s))
     except TimeoutError as error:
         raise UnreachableError(f"node {node} did not answer the hello") from error
+    except UnreachableError as error:
+        # In TLS 1.3 a server judges the client's certificate after the client's handshake, and
+        # asyncio's closes without telling its verdict.
+        raise UnreachableError(
+            f"no answer to the hello, {error.message}: perhaps it refused this host's certificate",
+            hint=f"the journal of node {node} says why",
+        ) from error
     if not isinstance(message, Response) or message.id != _HELLO_ID:
         raise FrameError("something else than the answer to hello")
     welcome = decode_welcome(message)

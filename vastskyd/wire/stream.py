@@ -1,7 +1,7 @@
 """One TLS connection as a stream of bounded frames, in both directions with time limits.
 
 Everything that goes wrong below is told as an error by meaning: UnreachableError (lost, silent
-or slow), DeniedError (a certificate was refused, here or there), FrameError (junk).
+or slow), DeniedError (the peer's certificate is not the right one), FrameError (junk).
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import Final
 
-from vastskyd.core.errors import DeniedError, UnreachableError, VastskyError
+from vastskyd.core.errors import DeniedError, UnreachableError
 from vastskyd.core.ids import NodeId
 from vastskyd.wire.framing import FrameDecoder, FrameError
 from vastskyd.wire.limits import WireLimits
@@ -101,10 +101,7 @@ class FrameStream:
             raise
 
 
-def _lost(error: OSError) -> VastskyError:
-    # In TLS 1.3 the server's verdict on a client's certificate comes after the handshake.
-    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
-        return DeniedError(f"refused this host's certificate ({error.reason})")
+def _lost(error: OSError) -> UnreachableError:
     return UnreachableError(f"the connection was lost: {error}")
 
 
