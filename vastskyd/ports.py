@@ -268,13 +268,14 @@ class Exports(Protocol):
 class BlockDevice:
     """A whole disk or partition of this host. `path` is stable across reboots where udev gives
     such a link; `found` says what stands on it ("ext4 filesystem", "partition table", "in use:
-    mounted on /", "vastsky member"), or is empty."""
+    mounted on /", "vastsky member"), or is empty. `aliases`: other paths it is known by."""
 
     path: str
     serial: str
     size_bytes: int
     found: str
     member: bool
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

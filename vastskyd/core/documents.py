@@ -167,6 +167,7 @@ class CandidateFact(Record):
     serial: str
     size_bytes: int
     found: str
+    aliases: tuple[str, ...] = ()
 
 
 class ExtentCondition(StrEnum):

@@ -7,6 +7,8 @@ it, looks, and asks for the next, until there is none.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vastskyd.core.documents import (
     Endpoint,
     LegCondition,
@@ -149,10 +151,16 @@ Step = (
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps` in order; `fact` is what to report now."""
+    """`steps` in order; `fact` is what to report now, None if nothing is there any more."""
 
     steps: tuple[Step, ...]
-    fact: VolumeFact
+    fact: VolumeFact | None
+
+    def explained(self, message: str) -> "Plan":
+        """The same, with what went wrong in the fact."""
+        if self.fact is None:
+            return self
+        return Plan(self.steps, msgspec.structs.replace(self.fact, message=message))
 
 
 @dataclass

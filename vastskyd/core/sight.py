@@ -194,6 +194,7 @@ def _member_leg(
             condition=LegCondition.RECOVERING,
             done_bytes=array.sync_done_bytes,
             total_bytes=array.sync_total_bytes,
+            message=message,
         )
     if trouble is not None:
         return _held(leg, trouble)

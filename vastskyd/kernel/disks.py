@@ -101,7 +101,14 @@ class LinuxDisks:
                 member, found = await self._probe(path)
         if not directory.exists():
             return None
-        return BlockDevice(path=path, serial=serial, size_bytes=size, found=found, member=member)
+        return BlockDevice(
+            path=path,
+            serial=serial,
+            size_bytes=size,
+            found=found,
+            member=member,
+            aliases=(f"/dev/{name}",),
+        )
 
     async def _probe(self, path: str) -> tuple[bool, str]:
         """(member, found) of what is written on it. A disk that cannot be read is no candidate,

@@ -1,0 +1,310 @@
+"""The head role: makes this host's stacks what the document says, by the steps of core.layout."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from vastskyd.core.documents import HeadDocument, HeadReport, VolumeFact, VolumeSpec
+from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
+from vastskyd.core.ids import ExtentId, NodeId, VolumeId
+from vastskyd.core.layout import (
+    AddMember,
+    AssembleArray,
+    Connect,
+    CreateArray,
+    Disconnect,
+    FailMember,
+    MakeWritable,
+    MapLeg,
+    MapVolume,
+    Plan,
+    ReleaseLeg,
+    RemoveMember,
+    Step,
+    StopArray,
+    UnmapLeg,
+    UnmapVolume,
+    plan_orphan_paths,
+    plan_teardown,
+    plan_volume,
+)
+from vastskyd.core.names import PathName, array_uuid
+from vastskyd.core.sight import Sight, Trouble
+from vastskyd.ports import Clock, Kernel, LinearTarget
+from vastskyd.roles.sighting import observe
+from vastskyd.roles.watching import LegWatch
+
+log = logging.getLogger(__name__)
+
+_ROUNDS_MAX = 40
+_BACKOFF_FIRST_S = 0.2
+_BACKOFF_MOST_S = 3.0
+
+
+@dataclass
+class _Attempt:
+    """A connection being made, or one that failed and waits for its next try."""
+
+    task: asyncio.Task[None]
+    failures: int = 0
+    not_before_s: float = 0.0
+    message: str = ""
+
+
+_PathKey = tuple[ExtentId, int, int]
+
+
+class HeadRole:
+    """`changed` is called when something finished in the background."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        addresses: tuple[str, ...],
+        kernel: Kernel,
+        clock: Clock,
+        leg_timeout_s: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._addresses = addresses
+        self._kernel = kernel
+        self._clock = clock
+        self._leg_timeout_s = leg_timeout_s
+        self._changed = changed
+        self._watch = LegWatch(leg_timeout_s)
+        self._attempts: dict[_PathKey, _Attempt] = {}
+        self._wanted_since_s: dict[tuple[VolumeId, int], float] = {}
+        self._users: dict[VolumeId, tuple[str, ...]] = {}
+        self._rates: dict[str, int] = {}
+        self._problems: dict[VolumeId, str] = {}
+
+    async def stop(self) -> None:
+        """Ends what runs in the background; the stacks stay."""
+        tasks = [attempt.task for attempt in self._attempts.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def converge(self, document: HeadDocument | None) -> HeadReport:
+        """Works until nothing is left to do but wait. Without a document (none received yet)
+        nothing is changed: what runs, runs on."""
+        if document is None:
+            return HeadReport()
+        self._forget(document)
+        facts: dict[VolumeId, VolumeFact] = {}
+        for _ in range(_ROUNDS_MAX):
+            sight = await observe(self._kernel)
+            trouble, retry = self._watch.look(sight, document, self._clock.monotonic_s())
+            for device in retry:
+                await self._kernel.nbd.disconnect(device)
+            plans = self._plans(document, sight, trouble)
+            facts = {volume: plan.fact for volume, plan in plans.items() if plan.fact is not None}
+            acted = await self._act(plans)
+            acted |= await self._clear_orphans(document, sight, trouble)
+            if not acted and not retry:
+                break
+        await self._set_rates(document)
+        return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts)))
+
+    def _forget(self, document: HeadDocument) -> None:
+        """Memory of volumes that are no longer this head's."""
+        attached = {spec.id for spec in document.volumes if spec.attached}
+        wanted = {(spec.id, spec.epoch) for spec in document.volumes}
+        self._users = {v: users for v, users in self._users.items() if v not in attached}
+        self._wanted_since_s = {k: s for k, s in self._wanted_since_s.items() if k in wanted}
+        extents = {
+            (leg.extent, spec.epoch)
+            for spec in document.volumes
+            for segment in spec.segments
+            for leg in segment.legs
+        }
+        for key in [key for key in self._attempts if key[:2] not in extents]:
+            self._attempts.pop(key).task.cancel()
+
+    def _plans(
+        self, document: HeadDocument, sight: Sight, trouble: dict[ExtentId, Trouble]
+    ) -> dict[VolumeId, Plan]:
+        now_s = self._clock.monotonic_s()
+        plans = {}
+        for spec in document.volumes:
+            since_s = self._wanted_since_s.setdefault((spec.id, spec.epoch), now_s)
+            plan = plan_volume(
+                spec,
+                sight,
+                trouble,
+                self._users.get(spec.id, ()),
+                waited=now_s - since_s >= self._leg_timeout_s,
+            )
+            gone = not spec.attached and spec.id not in sight.volume_ids()
+            plans[spec.id] = Plan((), None) if gone else self._explained(spec, plan)
+        return plans
+
+    def _explained(self, spec: VolumeSpec, plan: Plan) -> Plan:
+        problem = self._problems.get(spec.id, "")
+        if not problem or plan.fact is None or plan.fact.message:
+            return plan
+        return plan.explained(problem)
+
+    async def _act(self, plans: dict[VolumeId, Plan]) -> bool:
+        """Whether anything was done that is worth another look. Volumes do not wait for one
+        another."""
+        done = await asyncio.gather(
+            *(self._act_on(volume, plan.steps) for volume, plan in plans.items())
+        )
+        return any(done)
+
+    async def _act_on(self, volume: VolumeId, steps: tuple[Step, ...]) -> bool:
+        acted = False
+        try:
+            for step in steps:
+                acted |= await self._do(volume, step)
+        except VastskyError as error:
+            if self._problems.get(volume) != error.message:
+                log.error("volume %s: %s", volume, error.message)
+            self._problems[volume] = error.message
+            return False
+        if steps:
+            self._problems.pop(volume, None)
+        return acted
+
+    async def _clear_orphans(
+        self, document: HeadDocument, sight: Sight, trouble: dict[ExtentId, Trouble]
+    ) -> bool:
+        """Stacks and connections that no document names: fenced, or left by a crash."""
+        wanted = {spec.id for spec in document.volumes}
+        acted = False
+        for volume in sight.volume_ids():
+            if volume not in wanted:
+                steps = plan_teardown(volume, sight, trouble, force=True)
+                log.warning("volume %s is not this head's any more: taking it down", volume)
+                acted |= await self._act_on(volume, steps)
+        keep = frozenset(
+            (leg.extent, spec.epoch)
+            for spec in document.volumes
+            if spec.attached
+            for segment in spec.segments
+            for leg in segment.legs
+        )
+        for step in plan_orphan_paths(sight, keep):
+            await self._kernel.nbd.disconnect(step.device)
+            acted = True
+        return acted
+
+    async def _set_rates(self, document: HeadDocument) -> None:
+        rate = document.sync_rate_max_kib_s
+        arrays = {array.device for array in await self._kernel.md.arrays()}
+        self._rates = {device: r for device, r in self._rates.items() if device in arrays}
+        for device in sorted(arrays):
+            if self._rates.get(device) != rate:
+                await self._kernel.md.set_sync_rate(device, rate)
+                self._rates[device] = rate
+
+    # --- steps --------------------------------------------------------------------------
+
+    async def _do(self, volume: VolumeId, step: Step) -> bool:
+        """Whether the step changed what a new look would show."""
+        if isinstance(step, Connect):
+            self._start_connect(step)
+            return False
+        if isinstance(step, UnmapVolume):
+            return await self._unmap_volume(volume, step)
+        await self._effect(step)
+        return True
+
+    def _effect(self, step: Step) -> Awaitable[object]:
+        dm, md, nbd = self._kernel.dm, self._kernel.md, self._kernel.nbd
+        match step:
+            case Disconnect():
+                return nbd.disconnect(step.device)
+            case MapLeg():
+                return dm.ensure_leg(step.name, step.paths, step.size_bytes)
+            case ReleaseLeg():
+                return dm.release_leg(step.name)
+            case UnmapLeg():
+                return dm.remove(step.name.dm_name())
+            case CreateArray():
+                uuid = array_uuid(step.volume, step.segment)
+                name = f"{step.volume}-{step.segment}"
+                return md.create(uuid, name, step.legs, step.copies, step.size_bytes)
+            case AssembleArray():
+                uuid = array_uuid(step.volume, step.segment)
+                return md.assemble(uuid, f"{step.volume}-{step.segment}", step.legs)
+            case MakeWritable():
+                return md.make_writable(step.array)
+            case AddMember():
+                return self._add_member(step)
+            case FailMember():
+                return md.fail(step.array, step.leg)
+            case RemoveMember():
+                return md.remove(step.array, step.leg)
+            case StopArray():
+                return md.stop(step.array)
+            case MapVolume():
+                targets = tuple(LinearTarget(device, 0, length) for device, length in step.parts)
+                return dm.ensure_linear(step.dm_name, step.name.dm_uuid(), targets, public=True)
+            case Connect() | UnmapVolume():
+                raise TypeError(f"{type(step).__name__} is done by _do")
+
+    async def _add_member(self, step: AddMember) -> None:
+        superblock = await self._kernel.md.superblock(step.leg)
+        uuid = array_uuid(step.volume, step.segment)
+        fresh = superblock is None or superblock.array_uuid != uuid
+        await self._kernel.md.add(step.array, step.leg, fresh=fresh)
+
+    async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> bool:
+        try:
+            if not step.force:
+                self._users[volume] = await self._kernel.dm.holders(step.dm_name)
+                if self._users[volume]:
+                    return False
+            await self._kernel.dm.remove(step.dm_name)
+        except NotFoundError:
+            return True
+        except BusyError as error:
+            if not step.force:
+                self._users[volume] = (error.message,)
+                return False
+            await self._kernel.dm.replace_with_error(step.dm_name)
+            log.error("volume %s is in use and fenced: its users get errors", volume)
+        return True
+
+    # --- connections --------------------------------------------------------------------
+
+    def _start_connect(self, step: Connect) -> None:
+        key = (step.extent, step.epoch, step.endpoint.network)
+        before = self._attempts.get(key)
+        if before is not None and (
+            not before.task.done() or before.not_before_s > self._clock.monotonic_s()
+        ):
+            return
+        failures = 0 if before is None else before.failures
+        task = asyncio.create_task(self._connect(key, step), name=f"connect {step.extent}")
+        self._attempts[key] = _Attempt(task, failures)
+
+    async def _connect(self, key: _PathKey, step: Connect) -> None:
+        network = step.endpoint.network
+        source = self._addresses[network] if network < len(self._addresses) else ""
+        try:
+            await self._kernel.nbd.connect(
+                PathName(step.extent, step.epoch, network),
+                step.endpoint,
+                step.export_name,
+                step.encryption,
+                step.server,
+                source,
+            )
+        except VastskyError as error:
+            attempt = self._attempts.get(key)
+            if attempt is not None:
+                attempt.failures += 1
+                pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** (attempt.failures - 1))
+                attempt.not_before_s = self._clock.monotonic_s() + pause_s
+                if attempt.message != error.message:
+                    log.warning("leg %s by network %d: %s", step.extent, network, error.message)
+                attempt.message = error.message
+        else:
+            self._attempts.pop(key, None)
+        finally:
+            self._changed()

@@ -1,0 +1,199 @@
+"""The enrolled disks of one host: recognised, described, and remembered while they are there."""
+
+import logging
+from dataclasses import dataclass
+
+from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
+from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
+from vastskyd.core.ids import ClusterId, DiskId
+from vastskyd.core.ondisk_layout import AREA_START_BYTES
+from vastskyd.core.units import MIB, align_down, format_size
+from vastskyd.ondisk.codec import encode
+from vastskyd.ondisk.description import DiskDescription
+from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
+from vastskyd.ports import BlockDevice, Disks
+
+log = logging.getLogger(__name__)
+
+_DISK_MIN_BYTES = 64 * MIB
+
+
+@dataclass
+class Member:
+    """A disk of ours that is there. `failed` says why it is not to be relied on."""
+
+    path: str
+    size_bytes: int
+    current: Current
+    failed: str = ""
+
+    @property
+    def description(self) -> DiskDescription:
+        return self.current.description
+
+
+class Members:
+    """Knows which disks are here, and writes their descriptions."""
+
+    def __init__(self, disks: Disks, cluster: ClusterId, cluster_name: str) -> None:
+        self._disks = disks
+        self._cluster = cluster
+        self._cluster_name = cluster_name
+        self._here: dict[DiskId, Member] = {}
+        self._foreign: dict[str, str] = {}
+        self._refused: dict[DiskId, str] = {}
+        self._lost: set[DiskId] = set()
+        self._blocks: tuple[BlockDevice, ...] = ()
+
+    def get(self, disk: DiskId) -> Member | None:
+        """The disk, if it is here and whole."""
+        member = self._here.get(disk)
+        return None if member is None or member.failed else member
+
+    def all(self) -> dict[DiskId, Member]:
+        return dict(self._here)
+
+    async def rescan(self) -> None:
+        """Notices disks that came and went."""
+        self._blocks = await self._disks.list()
+        paths = {block.path for block in self._blocks}
+        for disk, member in list(self._here.items()):
+            if member.path not in paths:
+                log.warning("disk %s is gone from %s", disk, member.path)
+                del self._here[disk]
+                self._lost.add(disk)
+        known = {member.path for member in self._here.values()}
+        self._foreign = {p: why for p, why in self._foreign.items() if p in paths}
+        for block in self._blocks:
+            if block.member and block.path not in known:
+                await self._recognise(block)
+
+    async def _recognise(self, block: BlockDevice) -> None:
+        try:
+            found = choose((await self._disks.read_slots(block.path)).slots)
+        except VastskyError as error:
+            self._foreign[block.path] = f"cannot be read: {error.message}"
+            return
+        match found:
+            case Current() if found.description.cluster == self._cluster:
+                self._here[found.description.disk] = Member(block.path, block.size_bytes, found)
+                self._foreign.pop(block.path, None)
+                self._lost.discard(found.description.disk)
+            case Current():
+                self._foreign[block.path] = (
+                    f"disk of cluster {found.description.cluster_name or found.description.cluster}"
+                )
+            case Damaged():
+                self._foreign[block.path] = f"damaged vastsky disk: {found.message}"
+            case Empty():
+                self._foreign[block.path] = "was a vastsky disk"
+
+    async def enrol(self, spec: DiskSpec) -> None:
+        """Makes the disk ours; a refusal is kept for the report."""
+        try:
+            await self._enrol(spec)
+            self._refused.pop(spec.id, None)
+        except VastskyError as error:
+            self._refused[spec.id] = error.message
+
+    async def _enrol(self, spec: DiskSpec) -> None:
+        block = next(
+            (b for b in self._blocks if spec.path == b.path or spec.path in b.aliases), None
+        )
+        if block is None:
+            raise NotFoundError(f"there is no disk {spec.path} here")
+        if any(member.path == block.path for member in self._here.values()):
+            raise ConflictError(f"{spec.path} is a disk of this cluster already")
+        if block.size_bytes < _DISK_MIN_BYTES:
+            raise ConflictError(
+                f"{spec.path} has {format_size(block.size_bytes)};"
+                f" {format_size(_DISK_MIN_BYTES)} is the least"
+            )
+        if block.found and not spec.wipe:
+            what = self._foreign.get(block.path, block.found)
+            raise ConflictError(f"{spec.path} is not empty: {what}")
+        if block.found:
+            await self._disks.erase_signatures(block.path)
+        found = choose((await self._disks.read_slots(block.path)).slots)
+        description = DiskDescription(
+            cluster=self._cluster,
+            disk=spec.id,
+            cluster_name=self._cluster_name,
+            area_start_bytes=AREA_START_BYTES,
+            area_end_bytes=align_down(block.size_bytes) - MIB,
+        )
+        # Both slots, so that no older description can speak for the disk again.
+        for _ in range(2):
+            found = await self._write(block.path, description, found)
+        self._here[spec.id] = Member(block.path, block.size_bytes, found)
+        log.info("disk %s enrolled at %s", spec.id, block.path)
+
+    async def _write(
+        self, path: str, description: DiskDescription, found: Current | Empty | Damaged
+    ) -> Current:
+        to = next_slot(found)
+        await self._disks.write_slot(path, to.slot, encode(description, to.generation))
+        return Current(description, to.generation, to.slot)
+
+    async def describe(self, disk: DiskId, description: DiskDescription) -> None:
+        """Writes the description; durable on return. A disk that refuses it has failed."""
+        member = self._here[disk]
+        if description == member.description:
+            return
+        try:
+            member.current = await self._write(member.path, description, member.current)
+        except DamagedError:
+            raise
+        except VastskyError as error:
+            member.failed = f"its description cannot be written: {error.message}"
+            raise
+
+    def facts(self, specs: tuple[DiskSpec, ...], *, settled: bool) -> tuple[DiskFact, ...]:
+        """For each disk that should be here. `settled`: the host has been up long enough that a
+        disk which is not here is missing, not late."""
+        return tuple(
+            fact for spec in specs if (fact := self._fact(spec, settled=settled)) is not None
+        )
+
+    def _fact(self, spec: DiskSpec, *, settled: bool) -> DiskFact | None:
+        member = self._here.get(spec.id)
+        if member is not None:
+            return DiskFact(
+                id=spec.id,
+                path=member.path,
+                condition=DiskCondition.FAILED if member.failed else DiskCondition.PRESENT,
+                size_bytes=member.size_bytes,
+                area_start_bytes=member.description.area_start_bytes,
+                area_end_bytes=member.description.area_end_bytes,
+                message=member.failed,
+            )
+        if spec.id in self._refused:
+            return DiskFact(
+                id=spec.id,
+                path=spec.path,
+                condition=DiskCondition.REFUSED,
+                message=self._refused[spec.id],
+            )
+        if not spec.enrol and (settled or spec.id in self._lost):
+            return DiskFact(
+                id=spec.id,
+                path=spec.path,
+                condition=DiskCondition.MISSING,
+                message=f"no disk of this host carries its description (was {spec.path})",
+            )
+        return None
+
+    def candidates(self) -> tuple[CandidateFact, ...]:
+        """Block devices that are nobody's member of this cluster."""
+        ours = {member.path for member in self._here.values()}
+        return tuple(
+            CandidateFact(
+                path=block.path,
+                serial=block.serial,
+                size_bytes=block.size_bytes,
+                found=self._foreign.get(block.path, block.found),
+                aliases=block.aliases,
+            )
+            for block in self._blocks
+            if block.path not in ours
+        )

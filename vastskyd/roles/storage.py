@@ -1,0 +1,336 @@
+"""The storage role: makes this host's disks, extents and exports what the document says."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from vastskyd.core.documents import (
+    ExtentCondition,
+    ExtentFact,
+    ExtentSpec,
+    ExtentWish,
+    StorageDocument,
+    StorageReport,
+)
+from vastskyd.core.errors import VastskyError
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId
+from vastskyd.core.names import (
+    export_name,
+    extent_dm_name,
+    extent_dm_uuid,
+    parse_extent_uuid,
+)
+from vastskyd.core.units import MIB
+from vastskyd.ondisk.description import DiskDescription, ExtentRecord, ExtentRecordState
+from vastskyd.ports import Clock, Disks, Export, Exports, ExportServer, Kernel, LinearTarget
+from vastskyd.roles.members import Member, Members
+
+log = logging.getLogger(__name__)
+
+# One wipe call; a disk's other work gets its turn between two of them.
+_WIPE_STEP_BYTES = 64 * MIB
+# udev needs that long after boot, at most, to show all disks.
+_SETTLE_S = 15.0
+_RESCAN_S = 10.0
+
+
+@dataclass
+class _Wipe:
+    """Zeros being written in the background. `task` ends when they are, or when they fail."""
+
+    task: asyncio.Task[None]
+    done_bytes: int = 0
+    message: str = ""
+
+
+class StorageRole:
+    """`changed` is called when something finished in the background."""
+
+    def __init__(
+        self,
+        cluster: ClusterId,
+        cluster_name: str,
+        kernel: Kernel,
+        exports: Exports,
+        disks: Disks,
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        self._kernel = kernel
+        self._exports = exports
+        self._disks = disks
+        self._clock = clock
+        self._changed = changed
+        self._members = Members(disks, cluster, cluster_name)
+        self._wipes: dict[ExtentId, _Wipe] = {}
+        self._failed: dict[ExtentId, str] = {}
+        self._started_s = clock.monotonic_s()
+        self._scanned_s = float("-inf")
+        self._dirty = True
+
+    def disks_changed(self) -> None:
+        """A block device came or went: look at all of them in the next pass."""
+        self._dirty = True
+
+    async def stop(self) -> None:
+        tasks = [wipe.task for wipe in self._wipes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def converge(self, document: StorageDocument | None) -> StorageReport:
+        """One pass. Without a document (none received yet) nothing is changed."""
+        now_s = self._clock.monotonic_s()
+        if self._dirty or now_s - self._scanned_s >= _RESCAN_S:
+            self._dirty = False
+            self._scanned_s = now_s
+            await self._members.rescan()
+        if document is None:
+            return StorageReport(candidates=self._members.candidates())
+        for disk in document.disks:
+            if disk.enrol and self._members.get(disk.id) is None:
+                await self._members.enrol(disk)
+        await self._shed_exports(document)
+        by_disk: dict[DiskId, list[ExtentSpec]] = {}
+        for extent in document.extents:
+            by_disk.setdefault(extent.disk, []).append(extent)
+        for disk_id, extents in by_disk.items():
+            member = self._members.get(disk_id)
+            if member is not None:
+                await self._converge_disk(disk_id, member, extents)
+        await self._serve(document)
+        return await self._report(document)
+
+    # --- exports ------------------------------------------------------------------------
+
+    async def _shed_exports(self, document: StorageDocument) -> None:
+        """Fencing comes first: exports of an older epoch, another head or no wish at all go, hard,
+        before any epoch is written and before anything new is served."""
+        wanted = {extent.id: extent for extent in document.extents}
+        for export in await self._exports.exports():
+            spec = wanted.get(export.extent)
+            if spec is None or not _same(export, spec):
+                await self._exports.remove(export.head, export.extent)
+        heads = {server.head for server in document.servers}
+        for head in await self._exports.servers():
+            if head not in heads:
+                await self._exports.stop_server(head)
+
+    async def _serve(self, document: StorageDocument) -> None:
+        for server in document.servers:
+            try:
+                await self._exports.ensure_server(
+                    ExportServer(server.head, server.port, server.addresses, server.encryption)
+                )
+            except VastskyError as error:
+                log.error("export server for %s: %s", server.head, error.message)
+        served = {(export.head, export.extent) for export in await self._exports.exports()}
+        devices = {device.name: device.device for device in await self._kernel.dm.devices()}
+        for spec in document.extents:
+            device = devices.get(extent_dm_name(spec.id))
+            if spec.head is None or (spec.head, spec.id) in served or device is None:
+                continue
+            record = self._record(spec)
+            if (
+                record is None
+                or record.state is not ExtentRecordState.READY
+                or record.epoch != spec.epoch
+            ):
+                continue
+            export = Export(spec.head, spec.id, spec.epoch, export_name(spec.id, spec.export_key))
+            try:
+                await self._exports.add(export, device)
+            except VastskyError as error:
+                log.error("export of %s to %s: %s", spec.id, spec.head, error.message)
+
+    # --- extents ------------------------------------------------------------------------
+
+    def _record(self, spec: ExtentSpec) -> ExtentRecord | None:
+        member = self._members.get(spec.disk)
+        if member is None:
+            return None
+        return _find(member.description, spec.id)
+
+    async def _converge_disk(self, disk: DiskId, member: Member, extents: list[ExtentSpec]) -> None:
+        try:
+            await self._members.describe(disk, _described(member.description, extents))
+            await self._map_extents(member, extents)
+        except VastskyError as error:
+            log.error("disk %s: %s", member.path, error.message)
+            return
+        for spec in extents:
+            record = self._record(spec)
+            if record is not None and record.state is not ExtentRecordState.READY:
+                self._start_wipe(disk, spec, record)
+
+    async def _map_extents(self, member: Member, extents: list[ExtentSpec]) -> None:
+        mapped = {device.name for device in await self._kernel.dm.devices()}
+        for spec in extents:
+            name = extent_dm_name(spec.id)
+            record = _find(member.description, spec.id)
+            if record is not None and record.state is ExtentRecordState.READY:
+                target = LinearTarget(member.path, record.offset_bytes, record.length_bytes)
+                if name not in mapped:
+                    await self._kernel.dm.ensure_linear(
+                        name, extent_dm_uuid(spec.id), (target,), public=False
+                    )
+            elif name in mapped:
+                await self._kernel.dm.remove(name)
+
+    def _start_wipe(self, disk: DiskId, spec: ExtentSpec, record: ExtentRecord) -> None:
+        running = self._wipes.get(spec.id)
+        if running is not None and not running.task.done():
+            return
+        if spec.id in self._failed:
+            return
+        needed = record.state is ExtentRecordState.WIPING or spec.wipe_first
+        task = asyncio.create_task(
+            self._wipe(disk, spec.id, record, needed=needed), name=f"wipe {spec.id}"
+        )
+        self._wipes[spec.id] = _Wipe(task)
+
+    async def _wipe(
+        self, disk: DiskId, extent: ExtentId, record: ExtentRecord, *, needed: bool
+    ) -> None:
+        """Zeros, then the record's next state: ready, or gone."""
+        try:
+            while needed and self._wipes[extent].done_bytes < record.length_bytes:
+                member = self._members.get(disk)
+                if member is None:
+                    return
+                progress = self._wipes[extent]
+                step_bytes = min(_WIPE_STEP_BYTES, record.length_bytes - progress.done_bytes)
+                await self._disks.wipe(
+                    member.path, record.offset_bytes + progress.done_bytes, step_bytes
+                )
+                progress.done_bytes += step_bytes
+                self._changed()
+            await self._finish_wipe(disk, extent)
+        except VastskyError as error:
+            self._failed[extent] = error.message
+            log.error("wipe of extent %s: %s", extent, error.message)
+        finally:
+            self._changed()
+
+    async def _finish_wipe(self, disk: DiskId, extent: ExtentId) -> None:
+        member = self._members.get(disk)
+        if member is None:
+            return
+        description = member.description
+        record = _find(description, extent)
+        if record is None:
+            return
+        rest = tuple(other for other in description.extents if other.id != extent)
+        if record.state is ExtentRecordState.PREPARING:
+            ready = msgspec.structs.replace(record, state=ExtentRecordState.READY)
+            rest = (*rest, ready)
+        await self._members.describe(disk, msgspec.structs.replace(description, extents=rest))
+
+    # --- report -------------------------------------------------------------------------
+
+    async def _report(self, document: StorageDocument) -> StorageReport:
+        served = {export.extent: export for export in await self._exports.exports()}
+        mapped = {
+            extent
+            for device in await self._kernel.dm.devices()
+            if (extent := parse_extent_uuid(device.uuid)) is not None
+        }
+        settled = self._clock.monotonic_s() - self._started_s >= _SETTLE_S
+        facts = [
+            fact
+            for spec in document.extents
+            if (fact := self._extent_fact(spec, served.get(spec.id), mapped)) is not None
+        ]
+        return StorageReport(
+            disks=self._members.facts(document.disks, settled=settled),
+            candidates=self._members.candidates(),
+            extents=tuple(facts),
+        )
+
+    def _extent_fact(
+        self, spec: ExtentSpec, export: Export | None, mapped: set[ExtentId]
+    ) -> ExtentFact | None:
+        if self._members.get(spec.disk) is None:
+            return None
+        record = self._record(spec)
+        if record is None:
+            gone = spec.wish is ExtentWish.RELEASE and spec.id not in mapped
+            return ExtentFact(id=spec.id, condition=ExtentCondition.GONE, epoch=0) if gone else None
+        wipe = self._wipes.get(spec.id)
+        if spec.id in self._failed:
+            condition = ExtentCondition.FAILED
+        elif record.state is ExtentRecordState.READY and spec.id not in mapped:
+            condition = ExtentCondition.PREPARING
+        else:
+            condition = _CONDITIONS[record.state]
+        return ExtentFact(
+            id=spec.id,
+            condition=condition,
+            epoch=record.epoch,
+            exported_to=None if export is None else export.head,
+            done_bytes=0 if wipe is None else wipe.done_bytes,
+            message=self._failed.get(spec.id, ""),
+        )
+
+
+_CONDITIONS = {
+    ExtentRecordState.PREPARING: ExtentCondition.PREPARING,
+    ExtentRecordState.READY: ExtentCondition.READY,
+    ExtentRecordState.WIPING: ExtentCondition.WIPING,
+}
+
+
+def _same(export: Export, spec: ExtentSpec) -> bool:
+    return (
+        spec.wish is ExtentWish.KEEP
+        and export.head == spec.head
+        and export.epoch == spec.epoch
+        and export.name == export_name(spec.id, spec.export_key)
+    )
+
+
+def _find(description: DiskDescription, extent: ExtentId) -> ExtentRecord | None:
+    return next((record for record in description.extents if record.id == extent), None)
+
+
+def _described(description: DiskDescription, extents: list[ExtentSpec]) -> DiskDescription:
+    """The description with the document's wishes in it: one write for all of a disk's.
+
+    An epoch never goes down, whatever a document says. Extents that the manager does not name are
+    left alone: it may be the manager who forgot.
+    """
+    records = {record.id: record for record in description.extents}
+    for spec in extents:
+        record = records.get(spec.id)
+        if spec.wish is ExtentWish.RELEASE:
+            if record is not None:
+                records[spec.id] = msgspec.structs.replace(record, state=ExtentRecordState.WIPING)
+        else:
+            records[spec.id] = _kept(spec, record)
+    return msgspec.structs.replace(
+        description, extents=tuple(sorted(records.values(), key=lambda r: r.offset_bytes))
+    )
+
+
+def _kept(spec: ExtentSpec, record: ExtentRecord | None) -> ExtentRecord:
+    state = ExtentRecordState.PREPARING if record is None else record.state
+    epoch = spec.epoch if record is None else max(record.epoch, spec.epoch)
+    return ExtentRecord(
+        id=spec.id,
+        offset_bytes=spec.offset_bytes,
+        length_bytes=spec.length_bytes,
+        volume=spec.volume,
+        segment=spec.segment,
+        state=state,
+        epoch=epoch,
+        segment_length_bytes=spec.hints.segment_length_bytes,
+        initialised=spec.hints.initialised,
+        leg_state=spec.hints.leg_state,
+        volume_name=spec.hints.volume_name,
+        volume_size_bytes=spec.hints.volume_size_bytes,
+        copies=spec.hints.copies,
+        layout=spec.hints.layout,
+    )

@@ -1,0 +1,71 @@
+"""How long each leg of a head has had no good path, and when that becomes trouble."""
+
+from dataclasses import dataclass
+
+from vastskyd.core.documents import HeadDocument
+from vastskyd.core.ids import ExtentId
+from vastskyd.core.sight import SeenLeg, SeenPath, Sight, Trouble, kernel_name
+
+# A second I/O error within this time, over a fresh connection, is the disk's, not the network's.
+_STRIKE_MEMORY_S = 60.0
+
+
+@dataclass
+class _Watched:
+    since_s: float | None = None
+    struck_s: float | None = None
+    broken: bool = False
+
+
+class LegWatch:
+    """Remembers between looks. A restarted daemon begins anew: it only decides later."""
+
+    def __init__(self, leg_timeout_s: float) -> None:
+        self._leg_timeout_s = leg_timeout_s
+        self._watched: dict[tuple[ExtentId, int], _Watched] = {}
+
+    def look(
+        self, sight: Sight, document: HeadDocument, now_s: float
+    ) -> tuple[dict[ExtentId, Trouble], tuple[str, ...]]:
+        """The legs in trouble, and connections to cut so that they are made anew: the first I/O
+        error of a leg may be its connection's."""
+        paths = {kernel_name(path.device): path for path in sight.paths}
+        self._watched = {
+            key: watched
+            for key, watched in self._watched.items()
+            if key[0] in sight.legs and sight.legs[key[0]].name.epoch == key[1]
+        }
+        trouble: dict[ExtentId, Trouble] = {}
+        retry: list[str] = []
+        for extent, leg in sight.legs.items():
+            watched = self._watched.setdefault((extent, leg.name.epoch), _Watched())
+            retry += self._update(watched, leg, paths, now_s)
+            if watched.broken:
+                trouble[extent] = Trouble(True, "its server answers with I/O errors")
+            elif watched.since_s is not None and now_s - watched.since_s >= self._leg_timeout_s:
+                trouble[extent] = Trouble(False, f"no path for {self._leg_timeout_s:g} s or longer")
+        for spec in document.volumes:
+            for segment in spec.segments:
+                for wanted in segment.legs:
+                    if wanted.condemned:
+                        trouble[wanted.extent] = Trouble(True, "its disk is lost")
+        return trouble, tuple(retry)
+
+    def _update(
+        self, watched: _Watched, leg: SeenLeg, paths: dict[str, SeenPath], now_s: float
+    ) -> list[str]:
+        live = [name for name in leg.paths if name in paths and paths[name].alive]
+        if any(name not in leg.failed for name in live):
+            watched.since_s = None
+            return []
+        if watched.since_s is None:
+            watched.since_s = now_s
+        if not live or not leg.holds:
+            return []
+        struck = watched.struck_s
+        watched.struck_s = now_s
+        local = any(paths[name].network < 0 for name in live)
+        if local or (struck is not None and now_s - struck < _STRIKE_MEMORY_S):
+            watched.broken = True
+            return []
+        return [paths[name].device for name in live]
