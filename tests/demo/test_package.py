@@ -33,7 +33,9 @@ def test_nothing_was_compiled_for_one_python_only(guest: Guest) -> None:
 
 
 def test_an_upgrade_restarts_vastskyd_and_nothing_else(guest: Guest, deb: Path) -> None:
-    guest.run("systemd-run --quiet --unit=vastsky-export@bystander.service sleep 600")
+    unit = "[Service]\nExecStart=/usr/bin/sleep 600\n"
+    guest.put("/run/systemd/system/vastsky-export@bystander.service", unit.encode())
+    guest.run("systemctl daemon-reload && systemctl start vastsky-export@bystander.service")
     before = guest.run("systemctl show -P MainPID vastskyd vastsky-export@bystander").stdout.split()
     guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i /root/{deb.name}", timeout_s=120)
     after = guest.run("systemctl show -P MainPID vastskyd vastsky-export@bystander").stdout.split()
