@@ -1,5 +1,7 @@
 """vastskyctl cluster, and join"""
 
+import sys
+
 import click
 
 from vastskyd.cli.connect import connect
@@ -113,7 +115,7 @@ def join(
     With --json: Initialised.
     """
     if token == "-":  # noqa: S105
-        token = click.get_text_stream("stdin").readline()
+        token = sys.stdin.readline()
     request = api.JoinCluster(
         token=token.strip(), addresses=addresses, rack=rack, node=node, roles=roles_of(roles)
     )

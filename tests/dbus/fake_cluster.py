@@ -1,0 +1,165 @@
+"""A cluster that answers from what a test puts into it."""
+
+import asyncio
+from collections.abc import Callable
+
+from vastskyd.core import api
+from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
+from vastskyd.core.model import (
+    AttachmentState,
+    Encryption,
+    Event,
+    Job,
+    JobKind,
+    JobState,
+    Layout,
+    LegState,
+    Record,
+    Role,
+    Severity,
+    VolumeState,
+)
+
+GIB = 1024**3
+ALL_ROLES = (Role.MANAGER, Role.STORAGE, Role.HEAD)
+
+STATUS = api.ClusterStatus(
+    cluster=ClusterId("c1"), name="demo", manager=NodeId("m1"), encryption=Encryption.TLS,
+    health="degraded", problems=("volume data has lost a leg on store2",),
+    nodes=3, nodes_online=2, disks=2, disks_online=2, volumes=2, volumes_redundant=1,
+    capacity_bytes=2**63, free_bytes=3 * GIB, jobs_running=1,
+)  # fmt: skip
+NODES = (
+    api.NodeView(id=NodeId("m1"), roles=ALL_ROLES, addresses=("10.0.0.1", "10.1.0.1"),
+                 rack="a", state="online"),
+    api.NodeView(id=NodeId("store2"), roles=(Role.STORAGE,), addresses=(), rack="",
+                 state="unreachable", unreachable_s=300.5),
+)  # fmt: skip
+DISKS = (
+    api.DiskView(id=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", serial="S\0X",
+                 size_bytes=100 * GIB, free_bytes=50 * GIB, state="online", message=""),
+    api.DiskView(id=DiskId(""), node=NodeId("store2"), path="/dev/sdc", serial="",
+                 size_bytes=10 * GIB, free_bytes=0, state="candidate", message="ext4 filesystem"),
+)  # fmt: skip
+LEGS = (
+    api.LegView(node=NodeId("m1"), disk_path="/dev/sdb", state=LegState.IN_SYNC, condition="",
+                reachable=True, done_bytes=0, total_bytes=0),
+    api.LegView(node=NodeId("store2"), disk_path="/dev/sdb", state=LegState.REBUILDING,
+                condition="slow", reachable=False, done_bytes=GIB, total_bytes=4 * GIB),
+)  # fmt: skip
+VOLUMES = (
+    api.VolumeView(
+        id=VolumeId("v1"), name="data", size_bytes=4 * GIB, copies=2, layout=Layout.RAID1,
+        state=VolumeState.AVAILABLE, health="degraded", head="m1",
+        attachment=AttachmentState.ATTACHED, device="/dev/vastsky/data", message="rebuilding",
+        segments=(api.SegmentView(index=0, length_bytes=4 * GIB, legs=LEGS),),
+    ),
+    api.VolumeView(
+        id=VolumeId("v2"), name="empty", size_bytes=GIB, copies=1, layout=Layout.LINEAR,
+        state=VolumeState.CREATING, health="unknown", head="", attachment=None, device="",
+        message="", segments=(),
+    ),
+)  # fmt: skip
+EVENTS = tuple(
+    Event(number=number, time_s=1.7e9 + number, severity=Severity.WARNING, kind="leg",
+          subject="v1", message=f"thing {number} happened")
+    for number in range(1, 6)
+)  # fmt: skip
+JOIN = api.Initialised(
+    cluster=ClusterId("c1"), cluster_name="demo", node=NodeId("m1"), roles=ALL_ROLES
+)
+
+
+def job(
+    kind: JobKind = JobKind.CREATE, about: str = "data", state: JobState = JobState.RUNNING,
+    done_bytes: int = 0, total_bytes: int = 0, message: str = "", error_code: str = "",
+) -> Job:  # fmt: skip
+    return Job(
+        id=JobId("j1"), kind=kind, subject="v1", about=about, state=state, started_s=1.7e9,
+        done_bytes=done_bytes, total_bytes=total_bytes, message=message, error_code=error_code,
+    )  # fmt: skip
+
+
+_KINDS: dict[type[Record], JobKind] = {
+    api.EnrolDisk: JobKind.ENROL,
+    api.RetireDisk: JobKind.RETIRE,
+    api.CreateVolume: JobKind.CREATE,
+    api.DeleteVolume: JobKind.DELETE,
+    api.AttachVolume: JobKind.ATTACH,
+    api.DetachVolume: JobKind.DETACH,
+}
+
+
+class FakeCluster:
+    """`asked` keeps every request. `fault`, if set, is raised in place of any answer. A job goes
+    through `steps`, one for each time it is waited for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Record] = []
+        self.fault: BaseException | None = None
+        self.wrong_answer: Record | None = None
+        self.steps: list[Job] = [job(state=JobState.DONE)]
+        self.events = EVENTS
+        self.gate: asyncio.Event | None = None
+        self.view = api.LocalView(
+            version="0.1.0", node="m1", cluster_name="demo", roles=ALL_ROLES, connected=True
+        )
+        self._started: Job | None = None
+
+    async def ask(self, request: Record) -> Record:
+        self.asked.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        if self.wrong_answer is not None:
+            return self.wrong_answer
+        if type(request) in _KINDS:
+            self._started = job(_KINDS[type(request)])
+            return api.JobStarted(job=self._started)
+        return self._answer(request)
+
+    def _answer(self, request: Record) -> Record:
+        match request:
+            case api.ListVolumes(volume=name):
+                found = tuple(each for each in VOLUMES if name in ("", each.name, each.id))
+                return api.VolumeList(volumes=found)
+            case api.ListDisks(node=node):
+                return api.DiskList(disks=tuple(d for d in DISKS if node in ("", d.node)))
+            case api.ListEvents(after=after, limit=limit):
+                later = tuple(each for each in self.events if each.number > after)
+                return api.EventList(events=later[-limit:])
+            case api.ShowJob(wait_s=wait_s):
+                step = self.steps.pop(0) if wait_s and len(self.steps) > 1 else self.steps[0]
+                return api.JobList(jobs=(step,))
+        answers: dict[type[Record], Callable[[], Record]] = {
+            api.ShowStatus: lambda: STATUS,
+            api.ListNodes: lambda: api.NodeList(nodes=NODES),
+            api.ListJobs: lambda: api.JobList(jobs=(job(done_bytes=1, total_bytes=4),)),
+            api.CreateToken: lambda: api.Token(token="vst1.secret"),
+            api.RemoveNode: api.Done,
+        }
+        return answers[type(request)]()
+
+    async def init(
+        self, name: str, addresses: tuple[str, ...], rack: str, node: str,
+        encryption: Encryption, roles: tuple[Role, ...],
+    ) -> api.Initialised:  # fmt: skip
+        self.asked.append(
+            api.InitCluster(name=name, addresses=addresses, rack=rack, node=node,
+                            encryption=encryption, roles=roles)
+        )  # fmt: skip
+        if self.fault is not None:
+            raise self.fault
+        return JOIN
+
+    async def join(
+        self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
+    ) -> api.Initialised:
+        self.asked.append(
+            api.JoinCluster(token=token, addresses=addresses, rack=rack, node=node, roles=roles)
+        )
+        return JOIN
+
+    def local(self) -> api.LocalView:
+        return self.view

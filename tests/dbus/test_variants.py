@@ -1,0 +1,91 @@
+"""Records survive the bus's types; what does not fit is refused by name."""
+
+import typing
+
+import pytest
+from dbus_next.signature import Variant
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from tests.dbus.fake_cluster import STATUS, VOLUMES, job
+from vastskyd.core import api
+from vastskyd.core.errors import InvalidError
+from vastskyd.core.model import Job, Record
+from vastskyd.dbus.methods import ANSWERS, CARRIER
+from vastskyd.dbus.variants import members, plain, record_in, record_out, signature
+
+
+@pytest.mark.parametrize("record", [STATUS, *VOLUMES, job(), api.Done()])
+def test_there_and_back(record: Record) -> None:
+    assert record_in(type(record), record_out(record)) == record
+
+
+def test_types_follow_from_the_declaration() -> None:
+    written = record_out(VOLUMES[1])
+    assert written["size_bytes"].signature == "t"
+    assert written["copies"].signature == "x"
+    assert written["layout"].signature == "s"
+    assert written["segments"].signature == "aa{sv}"  # though it is empty
+    assert "attachment" not in written
+    assert type(written["layout"].value) is str
+
+
+def test_every_request_and_answer_has_dbus_types() -> None:
+    for request, answer in ANSWERS.items():
+        for record in (request, answer):
+            for name, member in members(record).items():
+                assert signature(member.type, name)
+
+
+def test_fixed_tuples_are_structs() -> None:
+    assert signature(inspect.type_info(tuple[tuple[int, int], ...])) == "a(xx)"
+
+
+def test_reading_takes_what_a_newer_peer_adds() -> None:
+    written = record_out(job()) | {"colour": Variant("s", "blue")}
+    assert record_in(Job, written) == job()
+    with pytest.raises(InvalidError, match="colour"):
+        record_in(Job, written, strict=True)
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_any_text_can_be_sent(text: str) -> None:
+    written = record_out(job(message=text))
+    sent = written["message"].value
+    sent.encode()  # no lone surrogates
+    assert "\0" not in sent
+
+
+def test_every_request_can_be_carried() -> None:
+    assert set(CARRIER) | {api.ShowLocal} == set(ANSWERS)
+
+
+@given(st.data())
+def test_requests_survive_the_call(data: st.DataObject) -> None:
+    request_type = data.draw(st.sampled_from(sorted(CARRIER, key=lambda kind: kind.__name__)))
+    hints = typing.get_type_hints(request_type)
+    values = {name: data.draw(_values(hints[name], name)) for name in hints}
+    request = request_type(**values)
+    method = CARRIER[request_type]
+    assert method.parse(method.call_body(request)) == request
+
+
+def _values(hint: typing.Any, name: str) -> st.SearchStrategy[typing.Any]:
+    letters = st.text("abc:/-é", max_size=8)
+    if name == "seen":
+        return st.sampled_from([None, job(), job(done_bytes=2**60)])
+    if hint is int:
+        return st.integers(0, 2**63 - 1)
+    if hint is float:
+        return st.floats(0, 1e6)
+    if hint is str or getattr(hint, "__supertype__", None) is str:
+        return letters
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        return st.lists(_values(inner, name), max_size=3).map(tuple)
+    return st.from_type(hint)
+
+
+def test_plain_unwraps_at_any_depth() -> None:
+    assert plain({"a": Variant("av", [Variant("s", "x")])}) == {"a": ["x"]}
