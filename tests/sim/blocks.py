@@ -1,0 +1,151 @@
+"""One boot of a host's kernel: its block devices, its own tasks, and its changes.
+
+I/O is counted in grains of 1 MiB that hold one small number each. What md writes for itself (its
+superblock, its bitmap) is a value in a grain too, so that it takes the same way and the same time.
+"""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from tests.sim.loop import Signal
+from vastskyd.core.errors import DeviceError, NotFoundError
+from vastskyd.core.units import GRAIN_BYTES
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 10.0
+
+
+class IoError(Exception):
+    """EIO."""
+
+
+class PowerLostError(Exception):
+    """The host went dark before the answer: nothing was acknowledged."""
+
+
+class Op(Enum):
+    READ = auto()
+    WRITE = auto()
+    READ_META = auto()
+    WRITE_META = auto()
+
+
+@dataclass(frozen=True)
+class Bio:
+    """One read or write of one grain; `value` is what to write."""
+
+    op: Op
+    grain: int
+    value: object = None
+
+    def at(self, grain: int) -> "Bio":
+        return replace(self, grain=grain)
+
+
+def grains(size_bytes: int) -> int:
+    """DeviceError if it is not on the grid: the model knows nothing smaller than a grain."""
+    if size_bytes % GRAIN_BYTES:
+        raise DeviceError(f"{size_bytes} bytes is not on the grid of {GRAIN_BYTES}")
+    return size_bytes // GRAIN_BYTES
+
+
+class Block:
+    """A block device. `users` are those that hold it open, in words for people."""
+
+    def __init__(self, kernel: "KernelState", name: str, size_bytes: int) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.size_bytes = size_bytes
+        self.users: list[str] = []
+
+    @property
+    def path(self) -> str:
+        return f"/dev/{self.name}"
+
+    def open(self, by: str) -> None:
+        self.users.append(by)
+
+    def close(self, by: str) -> None:
+        self.users.remove(by)
+        self.kernel.notify()
+
+    async def submit(self, bio: Bio) -> object:
+        """What was read. Raises IoError; may wait for ever, as held I/O does."""
+        raise NotImplementedError
+
+
+class KernelState:
+    """What a power cut ends. Registration order is the only order there is."""
+
+    def __init__(self, host: str, boot_id: str, rng: random.Random) -> None:
+        self.host = host
+        self.boot_id = boot_id
+        self.rng = rng
+        self.dead = False
+        self.blocks: dict[str, Block] = {}
+        self.links: dict[str, str] = {}
+        self.changes = 0
+        self.changed = Signal()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+
+    def notify(self) -> None:
+        self.changes += 1
+        self.changed.fire()
+
+    def find(self, path: str) -> Block:
+        block = self.blocks.get(self.links.get(path, path.removeprefix("/dev/")))
+        if block is None:
+            raise NotFoundError(f"{self.host}: there is no {path}")
+        return block
+
+    def free_name(self, prefix: str) -> str:
+        number = 0
+        while f"{prefix}{number}" in self.blocks:
+            number += 1
+        return f"{prefix}{number}"
+
+    def spawn(self, coro: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """A task of the kernel: it outlives the daemon that caused it, and ends with the power."""
+        if self.dead:
+            coro.close()
+            raise asyncio.CancelledError
+        create = asyncio.get_running_loop().create_task
+        task: asyncio.Task[T] = contextvars.Context().run(create, coro)
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+        return task
+
+    async def call(self, what: str, coro: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """For port methods: what the kernel does is not undone if the caller goes away, and a
+        caller does not wait for ever. Raises DeviceError for EIO and after `timeout_s`."""
+        task = self.spawn(coro)
+        done, _ = await asyncio.wait((task,), timeout=timeout_s)
+        if not done:
+            raise DeviceError(f"{self.host}: {what}: not done within {timeout_s:g} s")
+        if task.cancelled():
+            raise PowerLostError(self.host)
+        try:
+            return task.result()
+        except IoError as error:
+            raise DeviceError(f"{self.host}: {what}: {error}") from error
+
+    async def latency(self) -> None:
+        await asyncio.sleep(self.rng.uniform(0.0002, 0.002))
+
+    def die(self) -> None:
+        self.dead = True
+        for task in list(self._tasks):
+            task.cancel()
+        self.blocks.clear()
+        self.links.clear()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # a caller that gave up waiting does not fetch it

@@ -1,0 +1,167 @@
+"""Disks: media that survive everything but being failed, and ports.Disks over those of one host."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, grains
+from tests.sim.faults import Door
+from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
+from vastskyd.core.ondisk_layout import SLOT_BYTES, SLOT_OFFSETS_BYTES
+from vastskyd.ondisk.codec import MAGIC
+from vastskyd.ports import BlockDevice, SlotBytes
+
+SLOT_WRITE_S = 0.004
+WIPE_S_PER_GRAIN = 0.001
+
+
+@dataclass
+class FakeMedia:
+    """A disk's platters. `data`: grain → tag; what is not there reads as 0. `meta`: md's own.
+
+    `failed`: every access is an error. `bad`: those grains are. `found` is a foreign signature.
+    """
+
+    serial: str
+    size_bytes: int
+    found: str = ""
+    data: dict[int, int] = field(default_factory=dict)
+    meta: dict[int, object] = field(default_factory=dict)
+    slots: list[bytes] = field(default_factory=lambda: [b""] * len(SLOT_OFFSETS_BYTES))
+    failed: bool = False
+    bad: dict[int, None] = field(default_factory=dict)
+
+    def access(self, bio: Bio) -> object:
+        """At once, and durable. Raises IoError."""
+        if self.failed or bio.grain in self.bad:
+            raise IoError(f"{self.serial}: I/O error, grain {bio.grain}")
+        if not 0 <= bio.grain < self.size_bytes // (1 << 20):
+            raise IoError(f"{self.serial}: beyond its end, grain {bio.grain}")
+        match bio.op:
+            case Op.READ:
+                return self.data.get(bio.grain, 0)
+            case Op.WRITE:
+                if not isinstance(bio.value, int):
+                    raise TypeError("a grain holds a number")
+                self.data[bio.grain] = bio.value
+                self.meta.pop(bio.grain, None)
+            case Op.READ_META:
+                return self.meta.get(bio.grain)
+            case Op.WRITE_META:
+                self.meta[bio.grain] = bio.value
+                self.data.pop(bio.grain, None)
+        return None
+
+    def clear(self, grain: int) -> None:
+        """Reads as zeros."""
+        self.access(Bio(Op.WRITE, grain, 0))
+        self.data.pop(grain, None)
+
+    def is_member(self) -> bool:
+        return any(content.startswith(MAGIC) for content in self.slots)
+
+
+class DiskBlock(Block):
+    """A medium in a host. It answers at once: I/O through it is one step that nothing divides."""
+
+    def __init__(self, kernel: KernelState, name: str, media: FakeMedia) -> None:
+        super().__init__(kernel, name, media.size_bytes)
+        self.media = media
+        self.pulled = False
+        # Slot writes on their way: a power cut loses, completes or tears them.
+        self.writing: dict[int, bytes] = {}
+
+    @property
+    def stable_path(self) -> str:
+        return f"/dev/disk/by-id/{self.media.serial}"
+
+    async def submit(self, bio: Bio) -> object:
+        if self.pulled:
+            raise IoError(f"{self.name}: the disk was pulled")
+        return self.media.access(bio)
+
+    def power_cut(self, rng: random.Random) -> None:
+        for slot, content in self.writing.items():
+            written = rng.choice((0, len(content), rng.randrange(len(content) + 1)))
+            store_slot(self.media, slot, content[:written])
+        self.writing.clear()
+
+
+def store_slot(media: FakeMedia, slot: int, content: bytes) -> None:
+    """As a write does it: what lay behind `content` stays."""
+    media.slots[slot] = content + media.slots[slot][len(content) :]
+
+
+class FakeDisks:
+    """ports.Disks of one host."""
+
+    def __init__(self, kernel: KernelState, door: Door) -> None:
+        self._kernel = kernel
+        self._door = door
+
+    async def list(self) -> tuple[BlockDevice, ...]:
+        async with self._door.step("disks.list"):
+            blocks = (b for b in self._kernel.blocks.values() if isinstance(b, DiskBlock))
+            return tuple(self._describe(block) for block in blocks if not block.pulled)
+
+    def _describe(self, block: DiskBlock) -> BlockDevice:
+        media = block.media
+        member = not media.failed and media.is_member()
+        found = media.found
+        if media.failed:
+            found = "cannot be read"
+        elif member:
+            found = "vastsky member"
+        elif block.users:
+            found = f"in use: {block.users[0]}"
+        return BlockDevice(block.stable_path, media.serial, media.size_bytes, found, member)
+
+    async def read_slots(self, path: str) -> SlotBytes:
+        async with self._door.step("disks.read_slots"):
+            media = self._usable(path).media
+            return SlotBytes(tuple(content.ljust(SLOT_BYTES, b"\0") for content in media.slots))
+
+    async def write_slot(self, path: str, slot: int, content: bytes) -> None:
+        async with self._door.step("disks.write_slot"):
+            if len(content) > SLOT_BYTES:
+                raise DeviceError(f"{len(content)} bytes do not fit a slot")
+            block = self._usable(path)
+            work = self._write_slot(block, slot, content)
+            await self._kernel.call("write of a slot", work, CALL_TIMEOUT_S)
+
+    async def _write_slot(self, block: DiskBlock, slot: int, content: bytes) -> None:
+        block.writing[slot] = content
+        await asyncio.sleep(SLOT_WRITE_S)
+        self._usable(block.stable_path)
+        store_slot(block.media, slot, content)
+        block.writing.pop(slot, None)
+
+    async def erase_signatures(self, path: str) -> None:
+        async with self._door.step("disks.erase_signatures"):
+            block = self._usable(path)
+            if block.users:
+                raise ConflictError(f"{path} is in use: {block.users[0]}")
+            block.media.found = ""
+
+    async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
+        async with self._door.step("disks.wipe"):
+            first, count = grains(offset_bytes), grains(length_bytes)
+            work = self._wipe(self._usable(path), first, count)
+            timeout_s = CALL_TIMEOUT_S + 2 * WIPE_S_PER_GRAIN * count
+            await self._kernel.call("wipe", work, timeout_s)
+
+    async def _wipe(self, block: DiskBlock, first: int, count: int) -> None:
+        """Grain by grain: a power cut finds it half done."""
+        for grain in range(first, first + count):
+            await asyncio.sleep(WIPE_S_PER_GRAIN)
+            if block.pulled:
+                raise IoError("the disk was pulled")
+            block.media.clear(grain)
+
+    def _usable(self, path: str) -> DiskBlock:
+        block = self._kernel.find(path)
+        if not isinstance(block, DiskBlock) or block.pulled:
+            raise NotFoundError(f"there is no disk {path}")
+        if block.media.failed:
+            raise DeviceError(f"{path}: input/output error")
+        return block

@@ -1,0 +1,118 @@
+"""Export servers: processes of a storage host. They outlive vastskyd and not the power.
+
+Implements ports.Exports.
+"""
+
+from typing import TYPE_CHECKING
+
+from tests.sim.blocks import Block
+from tests.sim.faults import Door
+from vastskyd.core.errors import ConflictError, DeviceError
+from vastskyd.core.ids import ExtentId, NodeId
+from vastskyd.core.model import Encryption
+from vastskyd.ports import Export, ExportServer
+
+if TYPE_CHECKING:
+    from tests.sim.fake_kernel import FakeHost
+
+
+class Served:
+    """One export as it runs. Once `closed`, nothing reaches `block` through it, for ever."""
+
+    def __init__(self, host: "FakeHost", export: Export, block: Block) -> None:
+        self.host = host
+        self.export = export
+        self.block = block
+        self.closed = False
+        self._label = f"opened by qemu-storage-daemon for {export.head}"
+        block.open(self._label)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.block.close(self._label)
+
+
+class ServerProcess:
+    def __init__(self, spec: ExportServer) -> None:
+        self.head = spec.head
+        self.port = spec.port
+        self.addresses: tuple[str, ...] = spec.addresses
+        self.encryption: Encryption = spec.encryption
+        self.exports: dict[ExtentId, Served] = {}
+
+    def die(self) -> None:
+        for served in self.exports.values():
+            served.close()
+        self.exports.clear()
+
+
+class FakeExports:
+    """ports.Exports of one host."""
+
+    def __init__(self, host: "FakeHost", door: Door) -> None:
+        self._host = host
+        self._kernel = host.kernel
+        self._door = door
+
+    async def exports(self) -> tuple[Export, ...]:
+        async with self._door.step("exports.exports"):
+            return tuple(
+                served.export
+                for server in self._host.servers.values()
+                for served in server.exports.values()
+            )
+
+    async def servers(self) -> tuple[NodeId, ...]:
+        async with self._door.step("exports.servers"):
+            return tuple(self._host.servers)
+
+    async def ensure_server(self, server: ExportServer) -> None:
+        """Another port or encryption means a new process; new addresses do not."""
+        async with self._door.step("exports.ensure_server"):
+            await self._kernel.latency()
+            old = self._host.servers.get(server.head)
+            if old is not None and (old.port, old.encryption) == (server.port, server.encryption):
+                old.addresses = server.addresses
+                return
+            if any(
+                process.port == server.port and process.head != server.head
+                for process in self._host.servers.values()
+            ):
+                raise DeviceError(f"port {server.port} is in use")
+            self._host.kill_export_server(server.head)
+            self._host.servers[server.head] = ServerProcess(server)
+
+    async def stop_server(self, head: NodeId) -> None:
+        async with self._door.step("exports.stop_server"):
+            await self._kernel.latency()
+            self._host.kill_export_server(head)
+
+    async def add(self, export: Export, device: str) -> None:
+        async with self._door.step("exports.add"):
+            await self._kernel.latency()
+            for running in (
+                served.export
+                for process in self._host.servers.values()
+                for served in process.exports.values()
+                if served.export.extent == export.extent
+            ):
+                if running == export:
+                    return
+                raise ConflictError(
+                    f"{export.extent} is served to {running.head} at epoch {running.epoch}"
+                )
+            server = self._host.servers.get(export.head)
+            if server is None:
+                raise DeviceError(f"no export server runs for {export.head}")
+            block = self._kernel.find(device)
+            server.exports[export.extent] = Served(self._host, export, block)
+
+    async def remove(self, head: NodeId, extent: ExtentId) -> None:
+        async with self._door.step("exports.remove"):
+            await self._kernel.latency()
+            server = self._host.servers.get(head)
+            served = None if server is None else server.exports.pop(extent, None)
+            if served is not None:
+                served.close()
+                self._host.network.changed.fire()

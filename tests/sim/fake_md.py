@@ -1,0 +1,278 @@
+"""mdadm and md's sysfs. Implements ports.Md."""
+
+from dataclasses import dataclass
+
+from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, grains
+from tests.sim.fake_array import (
+    BITMAP_GRAIN,
+    SUPER_GRAIN,
+    FakeArray,
+    LegBitmap,
+    LegSuper,
+    Member,
+)
+from tests.sim.fake_dm import DmBlock
+from tests.sim.faults import Door
+from vastskyd.core.errors import BusyError, DeviceError, NotFoundError
+from vastskyd.core.names import LegName
+from vastskyd.core.units import MD_DATA_OFFSET_BYTES
+from vastskyd.ports import MdArray, MdMember, MemberState, Superblock
+
+
+@dataclass(frozen=True)
+class _Found:
+    block: Block
+    super: LegSuper
+
+
+class FakeMd:
+    """ports.Md."""
+
+    def __init__(self, kernel: KernelState, door: Door) -> None:
+        self._kernel = kernel
+        self._door = door
+
+    def _all(self) -> tuple[FakeArray, ...]:
+        return tuple(b for b in self._kernel.blocks.values() if isinstance(b, FakeArray))
+
+    def _by_uuid(self, uuid: str) -> FakeArray | None:
+        return next((array for array in self._all() if array.uuid == uuid), None)
+
+    def _array(self, device: str) -> FakeArray:
+        block = self._kernel.find(device)
+        if not isinstance(block, FakeArray):
+            raise NotFoundError(f"{device} is not an array")
+        return block
+
+    async def arrays(self) -> tuple[MdArray, ...]:
+        async with self._door.step("md.arrays"):
+            return tuple(_describe(array) for array in self._all() if _is_ours(array))
+
+    async def create(
+        self, uuid: str, name: str, legs: tuple[str, ...], copies: int, size_bytes: int
+    ) -> str:
+        async with self._door.step("md.create"):
+            if (running := self._by_uuid(uuid)) is not None:
+                return running.path
+            blocks = [self._kernel.find(leg) for leg in legs]
+            for block in blocks:
+                _must_fit(block, size_bytes)
+                if block.users:
+                    raise BusyError(f"{block.name} is in use: {block.users[0]}")
+            grains(size_bytes)
+            work = self._create(uuid, blocks, copies, size_bytes)
+            return await self._kernel.call(f"create {name}", work, CALL_TIMEOUT_S)
+
+    async def _create(self, uuid: str, blocks: list[Block], copies: int, size_bytes: int) -> str:
+        array = FakeArray(self._kernel, self._free_name(), uuid, size_bytes, copies)
+        array.bits = array.all_bits()
+        self._kernel.blocks[array.name] = array
+        for slot, block in enumerate(blocks):
+            array.join(Member(block, slot, slot, MemberState.IN_SYNC))
+        await array.write_bitmap(array.working())
+        await array.write_supers()
+        return array.path
+
+    def _free_name(self) -> str:
+        number = 127
+        while f"md{number}" in self._kernel.blocks:
+            number -= 1
+        return f"md{number}"
+
+    async def assemble(self, uuid: str, name: str, legs: tuple[str, ...]) -> str:
+        async with self._door.step("md.assemble"):
+            if (running := self._by_uuid(uuid)) is not None:
+                return running.path
+            blocks = [self._kernel.find(leg) for leg in legs]
+            work = self._assemble(uuid, name, blocks)
+            return await self._kernel.call(f"assemble {name}", work, CALL_TIMEOUT_S)
+
+    async def _assemble(self, uuid: str, name: str, blocks: list[Block]) -> str:
+        found = []
+        for block in blocks:
+            if block.users:
+                continue  # mdadm: "is busy - skipping"
+            on_leg = await _read_super(block)
+            if on_leg is not None and on_leg.array_uuid == uuid:
+                found.append(_Found(block, on_leg))
+        if not found:
+            raise DeviceError(f"{name}: no leg has a superblock of the array")
+        freshest = max(found, key=lambda leg: leg.super.events).super
+        accepted = [leg for leg in found if _is_fresh(leg.super, freshest)]
+        first = next((leg for leg in accepted if not leg.super.recovering), None)
+        if first is None:
+            raise DeviceError(f"{name}: not enough legs to start the array")
+        bitmap = await first.block.submit(Bio(Op.READ_META, BITMAP_GRAIN))
+        if not isinstance(bitmap, LegBitmap):
+            raise DeviceError(f"{name}: {first.block.name} has no bitmap")
+        array = FakeArray(
+            self._kernel, self._free_name(), uuid, freshest.size_bytes, freshest.copies
+        )
+        array.events = freshest.events
+        array.clean = freshest.clean
+        array.bits = bitmap.bits
+        array.events_cleared = bitmap.events_cleared
+        array.need_resync = 0 if freshest.clean else bitmap.bits
+        slots = dict(freshest.roles)
+        for leg in accepted:
+            todo = bitmap.bits if leg.super.by_bitmap else array.all_bits()
+            state = MemberState.RECOVERING if leg.super.recovering else MemberState.IN_SYNC
+            array.join(
+                Member(
+                    leg.block, leg.super.member, slots[leg.super.member], state,
+                    todo if leg.super.recovering else 0, leg.super.by_bitmap,
+                )
+            )  # fmt: skip
+        self._kernel.blocks[array.name] = array
+        return array.path
+
+    async def superblock(self, leg: str) -> Superblock | None:
+        async with self._door.step("md.superblock"):
+            block = self._kernel.find(leg)
+            work = _read_super_or_fail(block)
+            found = await self._kernel.call(f"superblock of {leg}", work, CALL_TIMEOUT_S)
+            if found is None:
+                return None
+            in_array = found.member in dict(found.roles)
+            return Superblock(found.array_uuid, found.events, in_array)
+
+    async def make_writable(self, device: str) -> None:
+        async with self._door.step("md.make_writable"):
+            self._array(device).make_writable()
+
+    async def add(self, device: str, leg: str, *, fresh: bool) -> None:
+        async with self._door.step("md.add"):
+            array, block = self._array(device), self._kernel.find(leg)
+            member = _member(array, block)
+            if member is not None:
+                if member.state is MemberState.FAULTY:
+                    raise BusyError(f"{leg} is still in {device}, failed: remove it first")
+                return
+            if block.users:
+                raise BusyError(f"{leg} is in use: {block.users[0]}")
+            _must_fit(block, array.size_bytes)
+            work = self._add(array, block, fresh)
+            await self._kernel.call(f"add {leg} to {device}", work, CALL_TIMEOUT_S)
+
+    async def _add(self, array: FakeArray, block: Block, fresh: bool) -> None:
+        known = await _read_super_or_fail(block)
+        if known is not None and not fresh and _knows(array, known):
+            slot: int | None = dict(known.roles)[known.member]
+            number, by_bitmap, todo = known.member, True, array.bits
+        else:
+            slot = array.free_slot()
+            used = [m.number for m in array.members]
+            if known is not None and known.array_uuid == array.uuid:
+                used += [known.member, *dict(known.roles)]
+            number, by_bitmap, todo = max(used, default=-1) + 1, False, array.all_bits()
+        state = MemberState.SPARE if slot is None else MemberState.RECOVERING
+        member = Member(block, number, slot, state, todo, by_bitmap)
+        array.join(member)
+        await array.write_bitmap([member])
+        array.supers_changed()
+        array.start_sync()
+
+    async def fail(self, device: str, leg: str) -> None:
+        async with self._door.step("md.fail"):
+            array = self._array(device)
+            member = _member(array, self._kernel.find(leg))
+            if member is not None and not array.fault(member):
+                raise BusyError(f"{leg} is the last leg of {device}")
+
+    async def remove(self, device: str, leg: str) -> None:
+        async with self._door.step("md.remove"):
+            array = self._array(device)
+            block = self._kernel.blocks.get(leg.removeprefix("/dev/"))
+            member = None if block is None else _member(array, block)
+            if member is None:
+                return
+            if member.state not in (MemberState.FAULTY, MemberState.SPARE):
+                raise BusyError(f"{leg} is in use by {device}")
+            if member.pending:
+                raise BusyError(f"{leg}: I/O of {device} is in flight on it")
+            array.leave(member)
+
+    async def set_sync_rate(self, device: str, max_kib_s: int) -> None:
+        async with self._door.step("md.set_sync_rate"):
+            self._array(device).set_rate(max_kib_s)
+
+    async def stop(self, device: str) -> None:
+        async with self._door.step("md.stop"):
+            array = self._kernel.blocks.get(device.removeprefix("/dev/"))
+            if not isinstance(array, FakeArray):
+                return
+            if array.users:
+                raise BusyError(f"{device} is in use: {', '.join(array.users)}")
+            work = self._stop(array)
+            await self._kernel.call(f"stop {device}", work, CALL_TIMEOUT_S)
+
+    async def _stop(self, array: FakeArray) -> None:
+        await array.stop()
+        self._kernel.blocks.pop(array.name, None)
+        self._kernel.notify()
+
+
+def _is_fresh(leg: LegSuper, freshest: LegSuper) -> bool:
+    """One event behind is well: the power went between two superblock writes. One whom the
+    freshest calls failed, or who calls the freshest failed, is not taken."""
+    return (
+        leg.events + 1 >= freshest.events
+        and leg.member in dict(freshest.roles)
+        and freshest.member in dict(leg.roles)
+    )
+
+
+def _knows(array: FakeArray, leg: LegSuper) -> bool:
+    """Whether the bitmap has all that the leg lacks."""
+    slot = dict(leg.roles).get(leg.member)
+    return (
+        leg.array_uuid == array.uuid
+        and slot is not None
+        and slot < array.copies
+        and leg.events >= array.events_cleared
+        and (not leg.recovering or leg.by_bitmap)
+        and all(m.slot != slot and m.number != leg.member for m in array.members)
+    )
+
+
+def _must_fit(block: Block, size_bytes: int) -> None:
+    if block.size_bytes < size_bytes + MD_DATA_OFFSET_BYTES:
+        raise DeviceError(f"{block.name} is too small for {size_bytes} bytes and md's own")
+
+
+def _member(array: FakeArray, block: Block) -> Member | None:
+    return next((m for m in array.members if m.block is block), None)
+
+
+async def _read_super_or_fail(block: Block) -> LegSuper | None:
+    found = await block.submit(Bio(Op.READ_META, SUPER_GRAIN))
+    return found if isinstance(found, LegSuper) else None
+
+
+async def _read_super(block: Block) -> LegSuper | None:
+    """As mdadm sees it: a leg that cannot be read has none."""
+    try:
+        return await _read_super_or_fail(block)
+    except IoError:
+        return None
+
+
+def _is_ours(array: FakeArray) -> bool:
+    return any(
+        isinstance(m.block, DmBlock) and LegName.parse(m.block.uuid) is not None
+        for m in array.members
+    )
+
+
+def _describe(array: FakeArray) -> MdArray:
+    syncing = array.sync_action != "idle"
+    return MdArray(
+        device=array.path,
+        uuid=array.uuid,
+        members=tuple(MdMember(m.block.name, m.state) for m in array.members),
+        raid_devices=array.copies,
+        read_only=not array.writable,
+        sync_action=array.sync_action,
+        sync_done_bytes=array.sync_done if syncing else 0,
+        sync_total_bytes=array.sync_total if syncing else 0,
+    )
