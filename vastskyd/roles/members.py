@@ -123,9 +123,9 @@ class Members:
             area_end_bytes=align_down(block.size_bytes) - MIB,
         )
         # Both slots, so that no older description can speak for the disk again.
-        for _ in range(2):
-            found = await self._write(block.path, description, found)
-        self._here[spec.id] = Member(block.path, block.size_bytes, found)
+        first = await self._write(block.path, description, found)
+        second = await self._write(block.path, description, first)
+        self._here[spec.id] = Member(block.path, block.size_bytes, second)
         log.info("disk %s enrolled at %s", spec.id, block.path)
 
     async def _write(

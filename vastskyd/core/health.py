@@ -1,0 +1,127 @@
+"""How well things are, in a word and in sentences, from records and facts."""
+
+from enum import StrEnum
+
+from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition, VolumeFact
+from vastskyd.core.ids import ExtentId
+from vastskyd.core.model import AttachmentState, DiskState, LegState, Segment, Volume
+from vastskyd.core.turn import Turn, disk_name
+
+UNREACHABLE_NOTICE_S = 3.0
+
+
+class Health(StrEnum):
+    REDUNDANT = "redundant"
+    REBUILDING = "rebuilding"
+    DEGRADED = "degraded"
+    STALLED = "stalled"  # writes wait
+    UNAVAILABLE = "unavailable"
+    UNKNOWN = "unknown"  # its head has not been heard of
+
+
+_GOOD = (LegState.IN_SYNC, LegState.JOINING)
+
+
+def leg_facts(turn: Turn, volume: Volume) -> dict[ExtentId, LegFact]:
+    """What the volume's head says of its legs in this attachment; empty if it says nothing."""
+    fact = volume_fact(turn, volume)
+    if fact is None:
+        return {}
+    return {leg.extent: leg for segment in fact.segments for leg in segment.legs}
+
+
+def volume_fact(turn: Turn, volume: Volume) -> VolumeFact | None:
+    attachment = volume.attachment
+    if attachment is None:
+        return None
+    fact = turn.facts[attachment.head].volumes.get(volume.id)
+    return fact if fact is not None and fact.epoch == attachment.epoch else None
+
+
+def reachable(turn: Turn, extent: ExtentId) -> bool:
+    disk = turn.draft.disk_of(extent)
+    return disk is not None and disk.state is DiskState.ONLINE and turn.facts[disk.node].online
+
+
+def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
+    """The word, and a sentence that says why, if it is not redundant."""
+    attachment = volume.attachment
+    if attachment is not None and attachment.state is not AttachmentState.FENCING:
+        if not turn.facts[attachment.head].online:
+            return Health.UNKNOWN, f"its head {attachment.head} is unreachable"
+        fact = volume_fact(turn, volume)
+        if attachment.state is AttachmentState.ATTACHED and (
+            fact is None or fact.condition is not VolumeCondition.ACTIVE
+        ):
+            return Health.UNAVAILABLE, "" if fact is None else fact.message
+    facts = leg_facts(turn, volume)
+    words = [_segment_health(turn, segment, facts) for segment in volume.segments]
+    worst = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
+    return worst
+
+
+_ORDER = [Health.REDUNDANT, Health.REBUILDING, Health.DEGRADED, Health.STALLED, Health.UNAVAILABLE]
+
+
+def _segment_health(
+    turn: Turn, segment: Segment, facts: dict[ExtentId, LegFact]
+) -> tuple[Health, str]:
+    held = [e for e, f in facts.items() if f.condition is LegCondition.HELD]
+    of_segment = [leg.extent for leg in segment.legs]
+    waiting = [extent for extent in of_segment if extent in held]
+    where = f"segment {segment.index}"
+    if waiting:
+        return Health.STALLED, f"{where}: writes wait for {_names(turn, waiting)}"
+    if facts:
+        good = [leg.extent for leg in segment.legs if leg.state in _GOOD]
+    else:
+        good = [
+            leg.extent for leg in segment.legs if leg.state in _GOOD and reachable(turn, leg.extent)
+        ]
+    missing = [extent for extent in of_segment if extent not in good]
+    if not good:
+        return Health.UNAVAILABLE, f"{where}: no in-sync leg is within reach"
+    if not missing:
+        return Health.REDUNDANT, ""
+    filling = [e for e in missing if e in facts and facts[e].condition is LegCondition.RECOVERING]
+    if filling:
+        return Health.REBUILDING, f"{where}: rebuilding on {_names(turn, filling)}"
+    return (
+        Health.DEGRADED,
+        f"{where}: {len(good)} of {len(of_segment)} legs; without {_names(turn, missing)}",
+    )
+
+
+def _names(turn: Turn, extents: list[ExtentId]) -> str:
+    disks = [turn.draft.disk_of(extent) for extent in extents]
+    return ", ".join("a lost disk" if disk is None else disk_name(disk) for disk in disks)
+
+
+def problems(turn: Turn) -> tuple[str, ...]:
+    """All that an administrator should know now, most of it also in the event list."""
+    said = []
+    for node in turn.draft.nodes.values():
+        facts = turn.facts[node.id]
+        away_s = turn.monotonic_s - facts.since_s
+        if not facts.online and (facts.seen or away_s > UNREACHABLE_NOTICE_S):
+            how = (
+                f"unreachable for {away_s:.0f} s"
+                if facts.reached_by is None
+                else f"unreachable from the manager, but {facts.reached_by} reaches it"
+            )
+            said.append(f"node {node.id} is {how}")
+    for disk in turn.draft.disks.values():
+        if disk.state in (DiskState.FAILED, DiskState.MISSING):
+            said.append(f"disk {disk_name(disk)} is {disk.state}: {disk.reason}")
+    for volume in turn.draft.volumes.values():
+        health, why = volume_health(turn, volume)
+        if health is not Health.REDUNDANT:
+            said.append(f"volume {volume.name} is {health}" + (f": {why}" if why else ""))
+    return tuple(said)
+
+
+def cluster_health(turn: Turn) -> str:
+    words = {volume_health(turn, volume)[0] for volume in turn.draft.volumes.values()}
+    if words & {Health.UNAVAILABLE, Health.STALLED, Health.UNKNOWN}:
+        return "critical"
+    return "degraded" if problems(turn) else "ok"

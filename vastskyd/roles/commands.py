@@ -1,0 +1,317 @@
+"""What people may ask the manager to change. Each function checks, and puts records: the rules
+and the nodes do the rest."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from vastskyd.core.api import (
+    AttachVolume,
+    CreateVolume,
+    DeleteVolume,
+    DetachVolume,
+    EnrolDisk,
+    RemoveNode,
+    RetireDisk,
+)
+from vastskyd.core.documents import CandidateFact
+from vastskyd.core.errors import (
+    BusyError,
+    ConflictError,
+    ExistsError,
+    InvalidError,
+    NotFoundError,
+    UnreachableError,
+)
+from vastskyd.core.ids import SHORT_ID_DIGITS, VOLUME_ID_DIGITS, DiskId, VolumeId, volume_name
+from vastskyd.core.model import (
+    Attachment,
+    AttachmentState,
+    Disk,
+    DiskState,
+    Extent,
+    Job,
+    JobKind,
+    Layout,
+    Leg,
+    LegState,
+    Record,
+    Role,
+    Segment,
+    Severity,
+    Volume,
+    VolumeState,
+)
+from vastskyd.core.orders import WIPE_ALLOWED
+from vastskyd.core.placement import PlacedSegment, place_volume
+from vastskyd.core.turn import Turn, disk_name
+from vastskyd.core.units import MIB, align_up, format_size
+
+COPIES_MAX = 5
+_SIZE_MIN_BYTES = 8 * MIB
+_EXPORT_KEY_DIGITS = 32
+
+
+def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
+    node = turn.draft.node(request.node)
+    if Role.STORAGE not in node.roles:
+        raise ConflictError(f"node {node.id} has no storage role")
+    facts = turn.facts[node.id]
+    if not facts.online or facts.report is None:
+        raise UnreachableError(
+            f"node {node.id} is unreachable",
+            hint=f"check vastskyd.service on {node.id}",
+        )
+    _refuse_enrolled(turn, request)
+    candidate = _candidate(facts.report.storage.candidates, request)
+    if candidate.found and not request.wipe:
+        raise ConflictError(
+            f"{request.node}:{candidate.path} is not empty: {candidate.found}",
+            hint="give --wipe to destroy what is on it",
+        )
+    disk = Disk(
+        id=DiskId(turn.new_token(SHORT_ID_DIGITS)),
+        node=node.id,
+        path=candidate.path,
+        serial=candidate.serial,
+        size_bytes=candidate.size_bytes,
+        area_start_bytes=0,
+        area_end_bytes=0,
+        state=DiskState.ENROLLING,
+    )
+    turn.draft.put(disk)
+    job = turn.start_job(JobKind.ENROL, disk.id, disk_name(disk))
+    if request.wipe:
+        job = msgspec.structs.replace(job, message=WIPE_ALLOWED)
+        turn.draft.put(job)
+    return job
+
+
+def _refuse_enrolled(turn: Turn, request: EnrolDisk) -> None:
+    for disk in turn.draft.disks.values():
+        if disk.node == request.node and disk.path == request.path:
+            raise ExistsError(f"{disk_name(disk)} is enrolled already, as disk {disk.id}")
+
+
+def _candidate(candidates: tuple[CandidateFact, ...], request: EnrolDisk) -> CandidateFact:
+    for candidate in candidates:
+        if request.path == candidate.path or request.path in candidate.aliases:
+            return candidate
+    raise NotFoundError(
+        f"{request.node} has no free disk {request.path}",
+        hint=f"'vastskyctl disk list --all' shows the block devices of {request.node}",
+    )
+
+
+def retire_disk(turn: Turn, request: RetireDisk) -> Job:
+    disk = _find_disk(turn, request.disk)
+    live = {leg.extent for _, _, leg in turn.draft.legs()}
+    extents = [extent for extent in turn.draft.extents.values() if extent.disk == disk.id]
+    used = [extent for extent in extents if extent.id in live]
+    if used:
+        volumes = sorted({turn.draft.volumes[e.volume].name for e in used})
+        raise BusyError(
+            f"{disk_name(disk)} holds legs of {', '.join(volumes)}",
+            hint="delete these volumes first, or pull the disk and let them be rebuilt elsewhere",
+        )
+    if extents and disk.state is DiskState.ONLINE:
+        raise BusyError(
+            f"{disk_name(disk)} is still wiping {len(extents)} freed extents",
+            hint="wait until 'vastskyctl disk list' shows it idle",
+        )
+    for extent in extents:
+        turn.release(extent.id)
+    turn.draft.delete(disk)
+    turn.event(Severity.INFO, "disk-retired", disk.id, f"{disk_name(disk)} is retired")
+    job = turn.start_job(JobKind.RETIRE, disk.id, disk_name(disk))
+    turn.end_job(job, f"{disk_name(disk)} retired")
+    return turn.draft.jobs[job.id]
+
+
+def _find_disk(turn: Turn, text: str) -> Disk:
+    for disk in turn.draft.disks.values():
+        if text in (disk.id, disk_name(disk)):
+            return disk
+    raise NotFoundError(
+        f"there is no enrolled disk {text}", hint="'vastskyctl disk list' shows them"
+    )
+
+
+# --- volumes -----------------------------------------------------------------------------
+
+
+def create_volume(turn: Turn, request: CreateVolume) -> Job:
+    name = volume_name(request.name)
+    if any(volume.name == name for volume in turn.draft.volumes.values()):
+        raise ExistsError(f"there is a volume {name} already")
+    if request.size_bytes < _SIZE_MIN_BYTES:
+        raise InvalidError(
+            f"{format_size(request.size_bytes)} is too small for a volume",
+            hint=f"{format_size(_SIZE_MIN_BYTES)} is the least",
+        )
+    copies = 1 if request.layout is Layout.LINEAR else request.copies
+    if not 1 <= copies <= COPIES_MAX:
+        raise InvalidError(
+            f"a volume cannot have {request.copies} copies", hint=f"1 to {COPIES_MAX} are possible"
+        )
+    layout = Layout.LINEAR if copies == 1 else request.layout
+    placed = place_volume(
+        request.size_bytes,
+        copies,
+        turn.rooms(),
+        turn.policy.segment_max_bytes,
+        with_array=layout is not Layout.LINEAR,
+    )
+    volume = Volume(
+        id=VolumeId(turn.new_token(VOLUME_ID_DIGITS)),
+        name=name,
+        size_bytes=align_up(request.size_bytes),
+        copies=copies,
+        layout=layout,
+        state=VolumeState.CREATING,
+        segments=(),
+        created_s=turn.wall_s,
+    )
+    segments = tuple(_segment(turn, volume, index, place) for index, place in enumerate(placed))
+    turn.draft.put(msgspec.structs.replace(volume, segments=segments))
+    total_bytes = sum(extent.length_bytes for place in placed for extent in place.extents)
+    return turn.start_job(JobKind.CREATE, volume.id, name, total_bytes=total_bytes)
+
+
+def _segment(turn: Turn, volume: Volume, index: int, place: PlacedSegment) -> Segment:
+    extents: list[Extent] = [turn.new_extent(volume, index, spot) for spot in place.extents]
+    return Segment(
+        index=index,
+        length_bytes=place.length_bytes,
+        legs=tuple(
+            Leg(extent=extent.id, state=LegState.IN_SYNC, since_s=turn.wall_s) for extent in extents
+        ),
+        # A bare leg needs no making: its extent reads as zeros, and that is all there is.
+        initialised=volume.layout is Layout.LINEAR,
+    )
+
+
+def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
+    volume = turn.draft.volume(request.volume)
+    if volume.attachment is not None:
+        raise BusyError(
+            f"volume {volume.name} is attached on {volume.attachment.head}",
+            hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
+        )
+    for segment in volume.segments:
+        for leg in segment.legs:
+            turn.release(leg.extent)
+    for job in turn.running(JobKind.CREATE, JobKind.REBUILD, subject=volume.id):
+        turn.end_job(job, f"volume {volume.name} was deleted", "Conflict")
+    turn.draft.delete(volume)
+    turn.event(Severity.INFO, "volume-deleted", volume.id, f"volume {volume.name} is deleted")
+    job = turn.start_job(JobKind.DELETE, volume.id, volume.name)
+    turn.end_job(job, f"volume {volume.name} deleted; its extents are being wiped")
+    return turn.draft.jobs[job.id]
+
+
+def attach_volume(turn: Turn, request: AttachVolume) -> Job:
+    volume = turn.draft.volume(request.volume)
+    head = turn.draft.node(request.head)
+    if Role.HEAD not in head.roles:
+        raise ConflictError(f"node {head.id} has no head role")
+    if volume.state is not VolumeState.AVAILABLE:
+        raise ConflictError(
+            f"volume {volume.name} is still being created", hint="wait for its job to end"
+        )
+    attachment = volume.attachment
+    if attachment is not None:
+        if attachment.head == head.id and attachment.state is not AttachmentState.DETACHING:
+            return _ongoing_attach(turn, volume)
+        raise BusyError(
+            f"volume {volume.name} is {attachment.state} on {attachment.head}",
+            hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
+        )
+    if not turn.facts[head.id].online:
+        raise UnreachableError(
+            f"node {head.id} is unreachable", hint=f"check vastskyd.service on {head.id}"
+        )
+    epoch = volume.epoch + 1
+    turn.draft.put(
+        msgspec.structs.replace(
+            volume,
+            epoch=epoch,
+            attachment=Attachment(
+                head=head.id,
+                epoch=epoch,
+                state=AttachmentState.FENCING,
+                export_key=turn.new_token(_EXPORT_KEY_DIGITS),
+                since_s=turn.wall_s,
+                forced=request.force,
+            ),
+        )
+    )
+    if request.force:
+        turn.event(
+            Severity.WARNING,
+            "attach-forced",
+            volume.id,
+            f"volume {volume.name}: attach on {head.id} was forced; the last writes may be lost",
+        )
+    return turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+
+
+def _ongoing_attach(turn: Turn, volume: Volume) -> Job:
+    """Asked again: the job that runs, or one that says it is so."""
+    for job in turn.running(JobKind.ATTACH, subject=volume.id):
+        return job
+    job = turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+    turn.end_job(job, f"volume {volume.name} is attached already")
+    return turn.draft.jobs[job.id]
+
+
+def detach_volume(turn: Turn, request: DetachVolume) -> Job:
+    volume = turn.draft.volume(request.volume)
+    for job in turn.running(JobKind.ATTACH, subject=volume.id):
+        turn.end_job(job, f"volume {volume.name}: a detach was asked for meanwhile", "Conflict")
+    for job in turn.running(JobKind.DETACH, subject=volume.id):
+        return job
+    job = turn.start_job(JobKind.DETACH, volume.id, volume.name)
+    if volume.attachment is None:
+        turn.end_job(job, f"volume {volume.name} is not attached")
+        return turn.draft.jobs[job.id]
+    if volume.attachment.state is not AttachmentState.DETACHING:
+        changed = msgspec.structs.replace(
+            volume.attachment, state=AttachmentState.DETACHING, since_s=turn.wall_s
+        )
+        turn.draft.put(msgspec.structs.replace(volume, attachment=changed))
+    return job
+
+
+def remove_node(turn: Turn, request: RemoveNode) -> None:
+    node = turn.draft.node(request.node)
+    if Role.MANAGER in node.roles:
+        raise ConflictError(f"{node.id} is the manager; it cannot be removed")
+    disks = [disk_name(disk) for disk in turn.draft.disks.values() if disk.node == node.id]
+    if disks:
+        raise ConflictError(
+            f"node {node.id} still has disks: {', '.join(disks)}",
+            hint="retire them first: 'vastskyctl disk retire'",
+        )
+    volumes = [
+        volume.name
+        for volume in turn.draft.volumes.values()
+        if volume.attachment is not None and volume.attachment.head == node.id
+    ]
+    if volumes:
+        raise ConflictError(
+            f"node {node.id} has volumes attached: {', '.join(volumes)}",
+            hint="detach them first: 'vastskyctl volume detach'",
+        )
+    turn.draft.delete(node)
+    turn.event(Severity.INFO, "node-removed", node.id, f"node {node.id} is removed")
+
+
+COMMANDS: dict[type[Record], Callable[..., Job]] = {
+    EnrolDisk: enrol_disk,
+    RetireDisk: retire_disk,
+    CreateVolume: create_volume,
+    DeleteVolume: delete_volume,
+    AttachVolume: attach_volume,
+    DetachVolume: detach_volume,
+}

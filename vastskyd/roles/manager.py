@@ -1,0 +1,322 @@
+"""The manager role: keeps the cluster's records, decides by core.plan, tells the nodes.
+
+One loop does all of it: facts and commands mark the state as due, a turn applies the rules,
+commits, and pushes documents that changed. Nothing is told before it is durable.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from vastskyd.core import api
+from vastskyd.core.documents import Document
+from vastskyd.core.errors import (
+    DeniedError,
+    InvalidError,
+    VastskyError,
+)
+from vastskyd.core.facts import Facts, NodeFacts
+from vastskyd.core.ids import JobId, NodeId
+from vastskyd.core.model import Generation, Job, JobState, Record, Severity
+from vastskyd.core.orders import Orders, orders
+from vastskyd.core.plan import advance
+from vastskyd.core.state import Draft, load
+from vastskyd.core.turn import Policy, Turn
+from vastskyd.ports import Clock, Peers, Store
+from vastskyd.roles import views
+from vastskyd.roles.commands import COMMANDS, remove_node
+from vastskyd.roles.joining import Issuer, create_token, join
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TICK_S = 1.0
+_PUSH_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 5.0
+_PROBE_EVERY_S = 5.0
+_PROBES_AT_ONCE = 2
+_WAIT_MOST_S = 30.0
+_UNREACHABLE_EVENT_S = 3.0
+
+
+class Manager:
+    """`ask` is for people, `answer` for the nodes' daemons; both check who may ask what."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        store: Store,
+        peers: Peers,
+        clock: Clock,
+        policy: Policy,
+        issuer: Issuer,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._peers = peers
+        self._clock = clock
+        self._policy = policy
+        self._issuer = issuer
+        self._state = Draft(load(store.load()))
+        self._facts = Facts()
+        self._orders: dict[NodeId, Orders] = {}
+        self._pushes: dict[NodeId, asyncio.Task[None]] = {}
+        self._accepted: dict[NodeId, int] = {}
+        self._probes: dict[NodeId, asyncio.Task[None]] = {}
+        self._told_away: set[NodeId] = set()
+        self._due = asyncio.Event()
+        self._turned = asyncio.Condition()
+        started_s = clock.monotonic_s()
+        for known in self._state.nodes:
+            self._facts[known] = NodeFacts(since_s=started_s)
+        self._revision = self._next_generation() << 32
+
+    def _next_generation(self) -> int:
+        before = self._state.generation.get("manager")
+        number = 1 if before is None else before.number + 1
+        self._state.put(Generation(number=number))
+        self._commit(self._state)
+        return number
+
+    # --- the loop -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. What it was doing goes on when it is started again."""
+        try:
+            while True:
+                await self._turn_once()
+                try:
+                    async with asyncio.timeout(_TICK_S):
+                        await self._due.wait()
+                except TimeoutError:
+                    pass
+                self._due.clear()
+        finally:
+            tasks = [*self._pushes.values(), *self._probes.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _turn_once(self) -> None:
+        turn = self._turn()
+        advance(turn)
+        self._notice_absences(turn)
+        self._adopt(turn)
+        self._push_changes()
+        self._start_probes()
+        async with self._turned:
+            self._turned.notify_all()
+
+    def _turn(self) -> Turn:
+        return Turn(
+            draft=Draft(self._state),
+            facts=self._facts,
+            policy=self._policy,
+            wall_s=self._clock.now_s(),
+            monotonic_s=self._clock.monotonic_s(),
+            new_token=self._clock.new_token,
+        )
+
+    def _adopt(self, turn: Turn) -> None:
+        """Durable first; only then is the draft the state."""
+        if turn.draft.changed:
+            self._commit(turn.draft)
+            self._state = turn.draft
+
+    def _commit(self, draft: Draft) -> None:
+        self._store.commit(draft.puts(), draft.deletes())
+        draft.settle()
+
+    def _notice_absences(self, turn: Turn) -> None:
+        for node in turn.draft.nodes:
+            facts = self._facts[node]
+            away_s = turn.monotonic_s - facts.since_s
+            if facts.online and node in self._told_away:
+                self._told_away.discard(node)
+                turn.event(Severity.INFO, "node-online", node, f"node {node} is back")
+            elif (
+                not facts.online
+                and facts.seen
+                and away_s >= _UNREACHABLE_EVENT_S
+                and node not in self._told_away
+            ):
+                self._told_away.add(node)
+                turn.event(
+                    Severity.WARNING, "node-unreachable", node, f"node {node} is unreachable"
+                )
+
+    # --- telling the nodes --------------------------------------------------------------
+
+    def _push_changes(self) -> None:
+        if not self._state.cluster:
+            return
+        wanted = orders(self._turn())
+        for node, order in wanted.items():
+            if self._orders.get(node) != order:
+                self._revision += 1
+                self._orders[node] = order
+                self._facts[node] = replace(self._facts[node], sent_revision=self._revision)
+            self._push(node)
+
+    def _push(self, node: NodeId) -> None:
+        facts = self._facts[node]
+        running = self._pushes.get(node)
+        if (
+            not facts.online
+            or self._accepted.get(node) == facts.sent_revision
+            or (running is not None and not running.done())
+        ):
+            return
+        self._pushes[node] = asyncio.create_task(self._send(node), name=f"tell {node}")
+
+    async def _send(self, node: NodeId) -> None:
+        """The newest document, until the newest is accepted or the node cannot be reached."""
+        while self._accepted.get(node) != self._facts[node].sent_revision:
+            revision = self._facts[node].sent_revision
+            order = self._orders[node]
+            document = Document(revision=revision, storage=order.storage, head=order.head)
+            try:
+                await self._peers.call(node, api.ApplyDocument(document=document), _PUSH_TIMEOUT_S)
+            except VastskyError as error:
+                log.warning("document %d to %s: %s", revision, node, error.message)
+                return
+            self._accepted[node] = revision
+
+    # --- hearing of the nodes -----------------------------------------------------------
+
+    def session_changed(self, node: NodeId, up: bool) -> None:
+        """A session with the node came up or went down."""
+        facts = self._facts[node]
+        if facts.online != up:
+            self._facts[node] = replace(
+                facts, online=up, reached_by=None, since_s=self._clock.monotonic_s()
+            )
+        # A node that was away may have been restarted: it is told all anew.
+        self._accepted.pop(node, None)
+        self._due.set()
+
+    def _hear(self, node: NodeId, request: api.SendReport) -> None:
+        facts = self._facts[node]
+        last = facts.report
+        report = request.report
+        if last is not None and last.life == report.life and report.sequence <= last.sequence:
+            return
+        self._facts[node] = facts.with_report(report)
+        self._due.set()
+
+    def _start_probes(self) -> None:
+        """Before a node is believed dead, others are asked whether they reach it."""
+        for node, facts in list(self._facts.items()):
+            running = self._probes.get(node)
+            if (
+                node in self._state.nodes
+                and not facts.online
+                and facts.seen
+                and (running is None or running.done())
+            ):
+                self._probes[node] = asyncio.create_task(self._probe(node), name=f"probe {node}")
+
+    async def _probe(self, node: NodeId) -> None:
+        target = self._state.nodes[node]
+        request = api.Probe(node=node, addresses=target.addresses, port=target.port)
+        helpers = [n for n in sorted(self._peers.connected()) if n not in (node, self._node)]
+        answers = await asyncio.gather(
+            *(self._ask_probe(helper, request) for helper in helpers[:_PROBES_AT_ONCE])
+        )
+        reached_by = next((helper for helper in answers if helper is not None), None)
+        if self._facts[node].reached_by != reached_by and not self._facts[node].online:
+            self._facts[node] = replace(
+                self._facts[node],
+                reached_by=reached_by,
+                # Dead for nobody until now: the clock of its absence begins here.
+                since_s=self._clock.monotonic_s()
+                if reached_by is None
+                else self._facts[node].since_s,
+            )
+            self._due.set()
+        await self._clock.sleep(_PROBE_EVERY_S)
+
+    async def _ask_probe(self, helper: NodeId, request: api.Probe) -> NodeId | None:
+        try:
+            answer = await self._peers.call(helper, request, _PROBE_TIMEOUT_S)
+        except VastskyError as error:
+            log.info("probe of %s by %s: %s", request.node, helper, error.message)
+            return None
+        reached = isinstance(answer, api.ProbeResult) and answer.reached
+        return helper if reached else None
+
+    # --- answering ----------------------------------------------------------------------
+
+    async def answer(self, peer: NodeId, request: Record) -> Record:
+        """A request of a node's daemon. Any node may ask for what people may ask: who has root
+        on one holds its part of the cluster anyway."""
+        if peer not in self._state.nodes:
+            raise DeniedError(f"{peer} is not a node of this cluster")
+        if isinstance(request, api.SendReport):
+            self._hear(peer, request)
+            return api.Done()
+        return await self.ask(request)
+
+    async def admit(self, request: api.Join) -> api.Joined:
+        """A host without a certificate brings a token."""
+        return self._change(lambda turn: join(turn, self._issuer, request))
+
+    def is_member(self, node: NodeId) -> bool:
+        return node in self._state.nodes
+
+    async def ask(self, request: Record) -> Record:
+        """Any of api.ADMIN_REQUESTS."""
+        command = COMMANDS.get(type(request))
+        if command is not None:
+            job = self._change(lambda turn: command(turn, request))
+            return api.JobStarted(job=views.with_progress(self._turn(), job))
+        turn = self._turn()
+        match request:
+            case api.ShowStatus():
+                return views.show_status(turn)
+            case api.ListNodes():
+                return views.list_nodes(turn)
+            case api.ListDisks():
+                return views.list_disks(turn, request)
+            case api.ListVolumes():
+                return views.list_volumes(turn, request)
+            case api.ListJobs():
+                return views.list_jobs(turn, request)
+            case api.ListEvents():
+                return views.list_events(turn, request)
+            case api.ShowJob():
+                return await self._watch_job(request)
+            case api.CreateToken():
+                return self._change(lambda turn: create_token(turn, self._issuer, request))
+            case api.RemoveNode():
+                self._change(lambda turn: remove_node(turn, request))
+                return api.Done()
+        raise InvalidError(f"the manager is not asked {api.method_of(type(request))}")
+
+    def _change(self, act: Callable[[Turn], T]) -> T:
+        turn = self._turn()
+        answer = act(turn)
+        self._adopt(turn)
+        self._due.set()
+        return answer
+
+    async def _watch_job(self, request: api.ShowJob) -> api.JobList:
+        deadline_s = self._clock.monotonic_s() + min(request.wait_s, _WAIT_MOST_S)
+        while True:
+            shown = views.show_job(self._turn(), JobId(request.job))
+            job = shown.jobs[0]
+            left_s = deadline_s - self._clock.monotonic_s()
+            if left_s <= 0 or job.state is not JobState.RUNNING or _differs(job, request.seen):
+                return shown
+            try:
+                async with asyncio.timeout(left_s), self._turned:
+                    await self._turned.wait()
+            except TimeoutError:
+                continue
+
+
+def _differs(job: Job, seen: Job | None) -> bool:
+    return seen is not None and seen != job

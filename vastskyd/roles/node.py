@@ -1,0 +1,177 @@
+"""A node's own part: takes documents, lets its roles converge, reports what they see."""
+
+import asyncio
+import logging
+
+from vastskyd.core import api
+from vastskyd.core.documents import Document, HeadReport, Report, StorageReport
+from vastskyd.core.errors import InvalidError, VastskyError
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import Record
+from vastskyd.ports import Clock, Kernel, Peers
+from vastskyd.roles.head import HeadRole
+from vastskyd.roles.storage import StorageRole
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_REPORT_TIMEOUT_S = 10.0
+_REPORT_AGAIN_S = 10.0
+_LIFE_DIGITS = 16
+
+
+class _Wakeup:
+    """Something changed: look again. Wakes collapse into one."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+        self._event.clear()
+
+
+class NodeAgent:
+    """Runs the roles that the node has; the others report nothing."""
+
+    def __init__(self, node: NodeId, manager: NodeId, kernel: Kernel, peers: Peers, clock: Clock):
+        self._node = node
+        self._manager = manager
+        self._kernel = kernel
+        self._peers = peers
+        self._clock = clock
+        self._storage: StorageRole | None = None
+        self._head: HeadRole | None = None
+        self._document: Document | None = None
+        self._life = clock.new_token(_LIFE_DIGITS)
+        self._sequence = 0
+        self._wakes = {"storage": _Wakeup(), "head": _Wakeup()}
+        self._report_due = _Wakeup()
+        self._storage_seen: tuple[int, StorageReport] = (0, StorageReport())
+        self._head_seen: tuple[int, HeadReport] = (0, HeadReport())
+        self._last_sent: tuple[int, StorageReport, HeadReport] | None = None
+
+    def with_roles(self, storage: StorageRole | None, head: HeadRole | None) -> None:
+        """The roles are made after the agent: they call `wake_*` when something finished."""
+        self._storage = storage
+        self._head = head
+
+    def wake_storage(self) -> None:
+        self._wakes["storage"].set()
+
+    def wake_head(self) -> None:
+        self._wakes["head"].set()
+
+    def session_up(self) -> None:
+        """The manager can be told: it forgot, or was restarted, or so was this node."""
+        self._last_sent = None
+        self._report_due.set()
+
+    async def answer(self, peer: NodeId, request: Record) -> Record:
+        match request:
+            case api.ApplyDocument() if peer == self._manager:
+                return self._accept(request.document)
+            case api.Ping():
+                return api.Done()
+        raise InvalidError(f"{self._node} is not asked {api.method_of(type(request))} by {peer}")
+
+    def _accept(self, document: Document) -> api.Done:
+        if self._document is None or document.revision > self._document.revision:
+            self._document = document
+            for wake in self._wakes.values():
+                wake.set()
+        return api.Done()
+
+    async def run(self) -> None:
+        """Until cancelled. The stacks and exports stay as they are."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_kernel(), name="kernel events")
+                group.create_task(self._storage_loop(), name="storage")
+                group.create_task(self._head_loop(), name="head")
+                group.create_task(self._report_loop(), name="reports")
+        finally:
+            for role in (self._storage, self._head):
+                if role is not None:
+                    await role.stop()
+
+    async def _follow_kernel(self) -> None:
+        while True:
+            await self._kernel.wait_change(_TICK_S)
+            if self._storage is not None:
+                self._storage.disks_changed()
+            for wake in self._wakes.values():
+                wake.set()
+
+    async def _storage_loop(self) -> None:
+        while self._storage is not None:
+            document = self._document
+            try:
+                seen = await self._storage.converge(document and document.storage)
+            except VastskyError as error:
+                log.error("storage: %s", error.message)
+            else:
+                self._storage_seen = (document.revision if document else 0, seen)
+                self._report_due.set()
+            await self._wakes["storage"].wait(_TICK_S)
+
+    async def _head_loop(self) -> None:
+        while self._head is not None:
+            document = self._document
+            try:
+                seen = await self._head.converge(document and document.head)
+            except VastskyError as error:
+                log.error("head: %s", error.message)
+            else:
+                self._head_seen = (document.revision if document else 0, seen)
+                self._report_due.set()
+            await self._wakes["head"].wait(_TICK_S)
+
+    # --- reports ------------------------------------------------------------------------
+
+    def _revision_seen(self) -> int:
+        """The document that everything in the report already knows of."""
+        revisions = []
+        if self._storage is not None:
+            revisions.append(self._storage_seen[0])
+        if self._head is not None:
+            revisions.append(self._head_seen[0])
+        if not revisions:
+            return 0 if self._document is None else self._document.revision
+        return min(revisions)
+
+    async def _report_loop(self) -> None:
+        sent_s = float("-inf")
+        while True:
+            content = (self._revision_seen(), self._storage_seen[1], self._head_seen[1])
+            due = self._clock.monotonic_s() - sent_s >= _REPORT_AGAIN_S
+            if (content != self._last_sent or due) and await self._report(content):
+                sent_s = self._clock.monotonic_s()
+            await self._report_due.wait(_TICK_S)
+
+    async def _report(self, content: tuple[int, StorageReport, HeadReport]) -> bool:
+        self._sequence += 1
+        revision, storage, head = content
+        report = Report(
+            boot_id=self._kernel.boot_id(),
+            life=self._life,
+            sequence=self._sequence,
+            revision=revision,
+            storage=storage,
+            head=head,
+        )
+        self._last_sent = content
+        try:
+            await self._peers.call(self._manager, api.SendReport(report=report), _REPORT_TIMEOUT_S)
+        except VastskyError as error:
+            self._last_sent = None
+            log.debug("report: %s", error.message)
+            return False
+        return True

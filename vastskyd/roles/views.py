@@ -1,0 +1,251 @@
+"""What the manager answers to those who ask to see: records and facts, made readable."""
+
+import msgspec
+
+from vastskyd.core.api import (
+    ClusterStatus,
+    DiskList,
+    DiskView,
+    EventList,
+    JobList,
+    LegView,
+    ListDisks,
+    ListEvents,
+    ListJobs,
+    ListVolumes,
+    NodeList,
+    NodeView,
+    SegmentView,
+    VolumeList,
+    VolumeView,
+)
+from vastskyd.core.documents import LegFact
+from vastskyd.core.errors import NotFoundError
+from vastskyd.core.health import (
+    Health,
+    cluster_health,
+    leg_facts,
+    problems,
+    reachable,
+    volume_health,
+)
+from vastskyd.core.ids import DiskId, ExtentId, JobId
+from vastskyd.core.model import (
+    Disk,
+    DiskState,
+    ExtentState,
+    Job,
+    JobKind,
+    JobState,
+    Leg,
+    Node,
+    Segment,
+    Volume,
+)
+from vastskyd.core.names import volume_device
+from vastskyd.core.turn import Turn
+
+_EVENTS_MAX = 1000
+
+
+def show_status(turn: Turn) -> ClusterStatus:
+    state, facts = turn.draft, turn.facts
+    cluster = state.the_cluster()
+    online = [disk for disk in state.disks.values() if disk.state is DiskState.ONLINE]
+    health = [volume_health(turn, volume)[0] for volume in state.volumes.values()]
+    return ClusterStatus(
+        cluster=cluster.id,
+        name=cluster.name,
+        manager=cluster.manager,
+        encryption=cluster.encryption,
+        health=cluster_health(turn),
+        problems=problems(turn),
+        nodes=len(state.nodes),
+        nodes_online=sum(facts[node].online for node in state.nodes),
+        disks=len(state.disks),
+        disks_online=sum(facts[disk.node].online for disk in online),
+        volumes=len(state.volumes),
+        volumes_redundant=health.count(Health.REDUNDANT),
+        capacity_bytes=sum(disk.area_end_bytes - disk.area_start_bytes for disk in online),
+        free_bytes=sum(_free_bytes(turn, disk) for disk in online),
+        jobs_running=sum(job.state is JobState.RUNNING for job in state.jobs.values()),
+    )
+
+
+def list_nodes(turn: Turn) -> NodeList:
+    return NodeList(nodes=tuple(_node(turn, node) for node in turn.draft.nodes.values()))
+
+
+def _node(turn: Turn, node: Node) -> NodeView:
+    facts = turn.facts[node.id]
+    state = "online" if facts.online else "unreachable" if facts.seen else "joining"
+    return NodeView(
+        id=node.id,
+        roles=node.roles,
+        addresses=node.addresses,
+        rack=node.rack,
+        state=state,
+        unreachable_s=0.0 if facts.online else max(0.0, turn.monotonic_s - facts.since_s),
+    )
+
+
+def list_disks(turn: Turn, request: ListDisks) -> DiskList:
+    if request.node:
+        turn.draft.node(request.node)
+    views = [
+        _disk(turn, disk) for disk in turn.draft.disks.values() if request.node in ("", disk.node)
+    ]
+    for node in turn.draft.nodes:
+        report = turn.facts[node].report
+        if report is not None and request.node in ("", node):
+            views += [
+                DiskView(
+                    id=DiskId(""),
+                    node=node,
+                    path=candidate.path,
+                    serial=candidate.serial,
+                    size_bytes=candidate.size_bytes,
+                    free_bytes=0,
+                    state="candidate",
+                    message=candidate.found,
+                )
+                for candidate in report.storage.candidates
+            ]
+    return DiskList(disks=tuple(views))
+
+
+def _disk(turn: Turn, disk: Disk) -> DiskView:
+    unreachable = not turn.facts[disk.node].online and disk.state is DiskState.ONLINE
+    wiping = any(
+        extent.disk == disk.id and extent.state is ExtentState.RELEASED
+        for extent in turn.draft.extents.values()
+    )
+    return DiskView(
+        id=disk.id,
+        node=disk.node,
+        path=disk.path,
+        serial=disk.serial,
+        size_bytes=disk.size_bytes,
+        free_bytes=_free_bytes(turn, disk),
+        state="unreachable" if unreachable else disk.state.value,
+        message=disk.reason or ("wiping freed extents" if wiping else ""),
+    )
+
+
+def _free_bytes(turn: Turn, disk: Disk) -> int:
+    used = sum(
+        extent.length_bytes for extent in turn.draft.extents.values() if extent.disk == disk.id
+    )
+    return max(0, disk.area_end_bytes - disk.area_start_bytes - used)
+
+
+def list_volumes(turn: Turn, request: ListVolumes) -> VolumeList:
+    if request.volume:
+        wanted = [turn.draft.volume(request.volume)]
+    else:
+        wanted = sorted(turn.draft.volumes.values(), key=lambda volume: volume.name)
+    return VolumeList(volumes=tuple(_volume(turn, volume) for volume in wanted))
+
+
+def _volume(turn: Turn, volume: Volume) -> VolumeView:
+    health, why = volume_health(turn, volume)
+    facts = leg_facts(turn, volume)
+    attachment = volume.attachment
+    return VolumeView(
+        id=volume.id,
+        name=volume.name,
+        size_bytes=volume.size_bytes,
+        copies=volume.copies,
+        layout=volume.layout,
+        state=volume.state,
+        health=health.value,
+        head="" if attachment is None else attachment.head,
+        attachment=None if attachment is None else attachment.state,
+        device="" if attachment is None else volume_device(volume.name),
+        message=why,
+        segments=tuple(
+            SegmentView(
+                index=segment.index,
+                length_bytes=segment.length_bytes,
+                legs=tuple(_leg(turn, segment, leg, facts) for leg in segment.legs),
+            )
+            for segment in volume.segments
+        ),
+    )
+
+
+def _leg(turn: Turn, segment: Segment, leg: Leg, facts: dict[ExtentId, LegFact]) -> LegView:
+    disk = turn.draft.disk_of(leg.extent)
+    fact = facts.get(leg.extent)
+    return LegView(
+        node=disk.node if disk is not None else turn.draft.the_cluster().manager,
+        disk_path=disk.path if disk is not None else "",
+        state=leg.state,
+        condition="" if fact is None else fact.condition.value,
+        reachable=reachable(turn, leg.extent),
+        done_bytes=0 if fact is None else fact.done_bytes,
+        total_bytes=segment.length_bytes,
+    )
+
+
+# --- jobs and events ---------------------------------------------------------------------
+
+
+def list_jobs(turn: Turn, request: ListJobs) -> JobList:
+    jobs = [
+        with_progress(turn, job)
+        for job in turn.draft.jobs.values()
+        if job.state is JobState.RUNNING or not request.running
+    ]
+    return JobList(jobs=tuple(sorted(jobs, key=lambda job: (job.started_s, job.id))))
+
+
+def show_job(turn: Turn, job_id: JobId) -> JobList:
+    job = turn.draft.jobs.get(job_id)
+    if job is None:
+        raise NotFoundError(
+            f"there is no job {job_id}", hint="'vastskyctl job list' shows jobs; old ones go"
+        )
+    return JobList(jobs=(with_progress(turn, job),))
+
+
+def with_progress(turn: Turn, job: Job) -> Job:
+    """The job with what the nodes say of its progress; that is not stored."""
+    if job.state is not JobState.RUNNING:
+        return job
+    done_bytes = 0
+    if job.kind is JobKind.CREATE:
+        done_bytes = _wiped_bytes(turn, job.subject)
+    elif job.kind is JobKind.REBUILD:
+        for volume in turn.draft.volumes.values():
+            if volume.id == job.subject:
+                fact = leg_facts(turn, volume).get(job.extent)
+                done_bytes = 0 if fact is None else fact.done_bytes
+    message = "" if job.kind is JobKind.ENROL else job.message
+    return msgspec.structs.replace(
+        job, done_bytes=min(done_bytes, job.total_bytes), message=message
+    )
+
+
+def _wiped_bytes(turn: Turn, volume_id: str) -> int:
+    done_bytes = 0
+    for extent in turn.draft.extents.values():
+        disk = turn.draft.disks.get(extent.disk)
+        if extent.volume != volume_id or disk is None:
+            continue
+        fact = turn.facts.extent(disk.node, extent.id)
+        if extent.state is ExtentState.READY:
+            done_bytes += extent.length_bytes
+        elif fact is not None:
+            done_bytes += fact.done_bytes
+    return done_bytes
+
+
+def list_events(turn: Turn, request: ListEvents) -> EventList:
+    newer = sorted(number for number in turn.draft.events if number > request.after)
+    limit = max(0, min(request.limit, _EVENTS_MAX))
+    return EventList(
+        events=tuple(turn.draft.events[number] for number in newer[len(newer) - limit :])
+        if len(newer) > limit
+        else tuple(turn.draft.events[number] for number in newer)
+    )
