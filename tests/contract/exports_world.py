@@ -1,9 +1,11 @@
 """Where the exports' contract is tried: an Exports, devices to serve, and a head that connects.
 
-Whoever writes another Exports adds a world of his own here and names it in WORLDS.
+Whoever writes another Exports adds a world of his own here and names it in WORLDS. In a guest of
+the lab (VASTSKY_CONTRACT_WORLD=lab) it is the shipped unit under the real systemd.
 """
 
 import asyncio
+import glob
 import os
 import shutil
 import socket
@@ -17,10 +19,11 @@ from typing import Protocol
 import pytest
 
 from tests.exports.nbd_client import NbdClient, RefusedError
-from tests.exports.systemd import ChildSystemd
+from tests.exports.systemd import UNIT, ChildSystemd
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.exports.qsd import QemuExports
+from vastskyd.kernel.process import run
 from vastskyd.ports import Exports, ExportServer
 
 DEVICE_BYTES = 8 << 20
@@ -107,6 +110,50 @@ class QemuWorld:
         await self.systemd.stop_all()
 
 
+class SystemdWorld(QemuWorld):
+    """The shipped unit, started by the systemd of a lab's guest, over device-mapper devices."""
+
+    def __init__(self, devices: tuple[str, ...]) -> None:
+        super().__init__(Path("/run"), devices, ())
+
+    def restarted(self) -> Exports:
+        self.exports = QemuExports(Path("/run/vastsky"), Path("/run/vastsky-tls"), run)
+        return self.exports
+
+    async def crash(self, head: NodeId) -> None:
+        await run(("systemctl", "kill", "--signal=KILL", f"vastsky-export@{head}.service"), 10)
+        state = ("systemctl", "is-active", f"vastsky-export@{head}.service")
+        for _ in range(100):
+            if (await run(state, 10, ok=(0, 3))).output.strip() == "failed":
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("systemd did not notice")
+
+    async def down(self) -> None:
+        await super().down()
+        for head in await self.exports.servers():
+            await self.exports.stop_server(head)
+
+
+@asynccontextmanager
+async def systemd_world() -> AsyncIterator[SystemdWorld]:
+    """Needs a guest with a spare NVMe disk; installs the unit for this boot."""
+    await run(("cp", str(UNIT), "/run/systemd/system/"), 10)
+    await run(("systemctl", "daemon-reload"), 30)
+    disk = sorted(glob.glob("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_*-d?"))[0]
+    names = [f"vastsky-contract-{number}" for number in range(2)]
+    for number, name in enumerate(names):
+        table = f"0 {DEVICE_BYTES // 512} linear {disk} {number * DEVICE_BYTES // 512}"
+        await run(("dmsetup", "create", name, "--table", table), 10)
+    world = SystemdWorld(tuple(f"/dev/mapper/{name}" for name in names))
+    try:
+        yield world
+    finally:
+        await world.down()
+        for name in names:
+            await run(("dmsetup", "remove", "--retry", name), 30)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -150,4 +197,7 @@ async def qemu_world() -> AsyncIterator[QemuWorld]:
             _detach(loops)
 
 
-WORLDS: dict[str, Callable[[], AbstractAsyncContextManager[ExportsWorld]]] = {"qemu": qemu_world}
+IN_LAB = os.environ.get("VASTSKY_CONTRACT_WORLD") == "lab"
+WORLDS: dict[str, Callable[[], AbstractAsyncContextManager[ExportsWorld]]] = (
+    {"systemd": systemd_world} if IN_LAB else {"qemu": qemu_world}
+)
