@@ -26,7 +26,7 @@ PORT = 10900
 
 
 def sh(command: str) -> str:
-    done = subprocess.run(  # noqa: S602
+    done = subprocess.run(
         command, shell=True, capture_output=True, text=True, timeout=60, check=False
     )
     if done.returncode:
@@ -86,7 +86,7 @@ class LabWorld:
     async def serve(self, device: str, encryption: Encryption = Encryption.NONE) -> Served:
         port = self._ports.setdefault(device, PORT + len(self._ports))
         await asyncio.to_thread(self._serve, device, port, encryption)
-        size = int(Path(f"/sys/class/block/{os.path.basename(device)}/size").read_text()) * 512
+        size = int(self._tables[device].split()[1]) * 512
         endpoint = Endpoint(network=0, address="127.0.0.1", port=port)
         return Served(endpoint, "the-export", encryption, SERVER, "127.0.0.1", size)
 
@@ -148,17 +148,18 @@ class LabWorld:
 
     @asynccontextmanager
     async def opened(self, device: str) -> AsyncIterator[None]:
-        code = f"import os,sys; f=os.open({device!r}, os.O_RDONLY); print(1, flush=True); input()"
-        program = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        code = f"import os; os.open({device!r}, os.O_RDONLY); print(1, flush=True); input()"
+        pipe = asyncio.subprocess.PIPE
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=pipe, stdout=pipe
         )
         assert program.stdout is not None
-        await asyncio.to_thread(program.stdout.readline)
+        await program.stdout.readline()
         try:
             yield
         finally:
             program.kill()
-            await asyncio.to_thread(program.wait, 10)
+            await program.wait()
 
     async def clean(self) -> None:
         """Takes everything down, whatever state a test left it in."""
@@ -178,8 +179,8 @@ class LabWorld:
         for port in list(self._servers):
             self._kill(port)
         await aside("losetup --detach-all")
-        for device in self._tables:
-            await aside(f"dmsetup remove --retry {device}")
+        for backing in self._tables:
+            await aside(f"dmsetup remove --retry {backing}")
         kernel.close()
 
 

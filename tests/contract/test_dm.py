@@ -26,7 +26,7 @@ async def device_of(world: World, name: str) -> DmDevice | None:
     return next((d for d in await world.kernel.dm.devices() if d.name == name), None)
 
 
-async def held(io: "asyncio.Future[object]") -> bool:
+async def held(io: "asyncio.Future[None]") -> bool:
     done, _ = await asyncio.wait([io], timeout=HELD_S)
     return not done
 
@@ -120,6 +120,7 @@ async def test_the_same_paths_do_not_end_a_hold(world: World) -> None:
     await world.fail_path(bad)
     write = asyncio.ensure_future(world.write(leg, 0, BLOCK))
     assert await held(write)
+    await world.mend_path(bad)
     await dm.ensure_leg(LEG, (bad,), SIZE)
     assert await held(write)
     assert (await dm.leg_status(LEG)).paths[0][1] is PathCondition.FAILED

@@ -15,9 +15,17 @@ def test_a_leg_reads_back_as_written() -> None:
     for numbers in (("43:0",), ("43:0", "43:32")):
         table = dm_table.leg(numbers, 1 << 26)
         assert dm_table.read_leg(table) == dm_table.LegTable(numbers, holds=True)
-        (target,) = table
-        padded = Target(0, 131072, "multipath", target.parameters + " ")
-        assert dm_table.same(table, (padded,))
+
+
+def test_what_the_kernel_makes_of_a_leg_is_the_same() -> None:
+    one = multipath(
+        "4 queue_if_no_path retain_attached_hw_handler queue_mode bio"
+        " 0 1 1 round-robin 0 1 1 253:0 1 "
+    )
+    assert dm_table.same(dm_table.leg(("253:0",), 1 << 26), one)
+    assert not dm_table.same(dm_table.leg(("253:0",), 1 << 25), one)
+    assert not dm_table.same(dm_table.leg(("253:1",), 1 << 26), one)
+    assert not dm_table.same(dm_table.leg(("253:0", "253:1"), 1 << 26), one)
 
 
 def test_a_released_leg_does_not_hold() -> None:

@@ -40,13 +40,11 @@ def leg(numbers: tuple[str, ...], size_bytes: int) -> tuple[Target, ...]:
     """multipath over the paths, holding I/O when all fail.
 
     queue_mode bio: request mode over NBD logged an RCU warning at the first dead connection
-    (measured on 6.12). Each path has the selector's one argument, its repeat count: 1000 for
-    a lone path, 1 where the shorter queue is to be chosen for every I/O.
+    (measured on 6.12). Each path has the selector's one argument, its repeat count; more than 1
+    is deprecated.
     """
-    if len(numbers) == 1:
-        group = f"round-robin 0 1 1 {numbers[0]} 1000"
-    else:
-        group = f"queue-length 0 {len(numbers)} 1 " + " ".join(f"{n} 1" for n in numbers)
+    selector = "round-robin" if len(numbers) == 1 else "queue-length"
+    group = f"{selector} 0 {len(numbers)} 1 " + " ".join(f"{number} 1" for number in numbers)
     parameters = f"3 {_HOLD} queue_mode bio 0 1 1 {group}"
     return (Target(0, sectors(size_bytes), _MULTIPATH, parameters),)
 
@@ -60,7 +58,11 @@ def size_bytes(table: tuple[Target, ...]) -> int:
 
 
 def same(wanted: tuple[Target, ...], have: tuple[Target, ...]) -> bool:
-    """Whether the kernel's table is the wanted one; it pads parameters with blanks."""
+    """Whether the kernel's table is the wanted one. It pads parameters with blanks, and a leg's
+    table comes back with features that nobody asked for."""
+    wanted_leg, have_leg = read_leg(wanted), read_leg(have)
+    if wanted_leg is not None and have_leg is not None:
+        return wanted_leg == have_leg and size_bytes(wanted) == size_bytes(have)
 
     def normal(table: tuple[Target, ...]) -> list[tuple[int, int, str, list[str]]]:
         return [(t.start_sectors, t.length_sectors, t.kind, t.parameters.split()) for t in table]

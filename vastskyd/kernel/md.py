@@ -7,6 +7,7 @@ superblock there, so every call has a bound.
 
 import asyncio
 import errno
+import fcntl
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,8 +26,11 @@ BUSY_TIMEOUT_S = 3.0
 BUSY_RETRY_S = 0.05
 
 # An empty configuration: no ARRAY line and no AUTO policy of the host has a say.
-_MDADM = ("mdadm", "--config=none")
+_CONFIG = "--config=none"
 _BITMAP_CHUNK = "1M"
+
+# Number 0x32 of md (major 9) in include/uapi/linux/raid/md_u.h.
+_STOP_ARRAY = 0x932
 
 # Ours are numbered downward from the last minor that any kernel makes on demand; people and
 # mdadm itself begin at 0 and at 127.
@@ -101,12 +105,12 @@ class LinuxMd:
             # mdadm --add re-adds by the bitmap what carries a matching superblock.
             await self._erase_superblock(leg)
         else:
-            again = [*_MDADM, "--manage", device, "--re-add", leg]
+            again = ["mdadm", "--manage", device, "--re-add", leg]
             outcome = await process.run(again, MDADM_TIMEOUT_S, ok=range(256))
             if outcome.status == 0:
                 return
             await self._erase_superblock(leg)
-        await process.run([*_MDADM, "--manage", device, "--add", leg], MDADM_TIMEOUT_S)
+        await process.run(["mdadm", "--manage", device, "--add", leg], MDADM_TIMEOUT_S)
 
     async def fail(self, device: str, leg: str) -> None:
         array, member = sysfs.kernel_name(device), sysfs.kernel_name(leg)
@@ -142,18 +146,14 @@ class LinuxMd:
         if not sysfs.exists(device):
             return
         kernel_name = sysfs.kernel_name(device)
-        state = md_sysfs.directory(kernel_name) / "array_state"
         try:
-            await self._until_free(
-                lambda: self._write(device, state, "clear", "stop"), f"{device} is in use"
-            )
+            await self._until_free(lambda: self._stop(device), device)
         except BusyError as error:
-            by = ", ".join(
-                await threads.call(
-                    lambda: users.of_device(kernel_name), CALL_TIMEOUT_S, f"holders of {device}"
-                )
+            by = await threads.call(
+                lambda: users.of_device(kernel_name), CALL_TIMEOUT_S, f"holders of {device}"
             )
-            raise BusyError(f"{device} is in use: {by or 'by somebody unknown'}") from error
+            what = ", ".join(by) or "by somebody unknown"
+            raise BusyError(f"{device} is in use: {what}") from error
 
     async def _with_uuid(self, uuid: str) -> MdArray | None:
         return next((one for one in await self.arrays() if one.uuid == uuid), None)
@@ -171,7 +171,9 @@ class LinuxMd:
             device = f"/dev/{_free_name()}"
             action, *options = how
             try:
-                await process.run([*_MDADM, action, device, *options, *legs], MDADM_TIMEOUT_S)
+                await process.run(
+                    ["mdadm", action, device, _CONFIG, *options, *legs], MDADM_TIMEOUT_S
+                )
             except BaseException:
                 await self._discard(device)
                 raise
@@ -199,6 +201,15 @@ class LinuxMd:
             lane=f"md:{device}",
         )
 
+    async def _stop(self, device: str) -> None:
+        what = f"stop {device}"
+        await threads.call(
+            lambda: _speaking(what, lambda: _stop_array(device)),
+            CALL_TIMEOUT_S,
+            what,
+            lane=f"md:{device}",
+        )
+
     async def _until_free(self, act: Callable[[], Awaitable[None]], busy: str) -> None:
         """Tries again for BUSY_TIMEOUT_S while the kernel says busy: udev may just look at the
         array, and md detaches a failed leg only once its last I/O is done."""
@@ -219,19 +230,29 @@ def mdadm_uuid(uuid: str) -> str:
 
 
 def _free_name() -> str:
-    taken = set(sysfs.names(sysfs.BLOCK))
     for number in range(_NUMBER_MAX, -1, -1):
-        if f"md{number}" not in taken:
+        state = sysfs.attribute(md_sysfs.directory(f"md{number}") / "array_state")
+        if state in (None, "clear"):
             return f"md{number}"
     raise DeviceError("no md device number is free")
 
 
+def _stop_array(device: str) -> None:
+    """By ioctl: `clear` written to array_state stops an array that somebody has open (seen on
+    6.12)."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _STOP_ARRAY)
+    finally:
+        os.close(fd)
+
+
 def _speaking(what: str, act: Callable[[], T]) -> T | None:
-    """None: the attribute has gone, and with it what was to be changed."""
+    """None: the attribute or device has gone, and with it what was to be changed."""
     try:
         return act()
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV):
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             return None
         if error.errno == errno.EBUSY:
             raise BusyError(f"md: {what}: it is in use") from error

@@ -1,0 +1,372 @@
+"""Md's contract."""
+
+import asyncio
+
+import pytest
+
+from tests.contract.world import World
+from vastskyd.core import names
+from vastskyd.core.errors import BusyError, ConflictError, DeviceError
+from vastskyd.core.ids import ExtentId, VolumeId
+from vastskyd.core.names import LegName
+from vastskyd.core.units import MD_DATA_OFFSET_BYTES
+from vastskyd.ports import MdArray, MemberState
+
+MIB = 1024 * 1024
+SIZE = 16 * MIB
+LEG_SIZE = SIZE + MD_DATA_OFFSET_BYTES
+VOLUME = VolumeId("0123456789abcdef01234567")
+UUID = names.array_uuid(VOLUME, 5)
+NAME = "v-5"
+BLOCK = bytes(range(256)) * 16
+ALL_S = 60.0
+
+
+class Stack:
+    """Legs over devices of the world, and an array over them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.paths: list[str] = []
+        self.legs: list[str] = []
+        self.array = ""
+
+    async def add_legs(self, count: int) -> None:
+        for path in await self.world.make_legs(count, LEG_SIZE):
+            self.paths.append(path)
+            self.legs.append("")
+            await self.map_leg(len(self.legs) - 1)
+
+    def name(self, index: int) -> LegName:
+        return LegName(VOLUME, 5, ExtentId(f"{index:016x}"), 1)
+
+    async def map_leg(self, index: int) -> None:
+        name = self.name(index)
+        leg = await self.world.kernel.dm.ensure_leg(name, (self.paths[index],), LEG_SIZE)
+        self.legs[index] = leg
+
+    async def create(self, count: int, copies: int) -> None:
+        await self.add_legs(count)
+        md = self.world.kernel.md
+        self.array = await md.create(UUID, NAME, tuple(self.legs), copies, SIZE)
+
+    async def assemble(self, *indexes: int) -> None:
+        legs = tuple(self.legs[index] for index in indexes)
+        self.array = await self.world.kernel.md.assemble(UUID, NAME, legs)
+
+    async def shown(self) -> MdArray | None:
+        arrays = await self.world.kernel.md.arrays()
+        return next((one for one in arrays if one.device == self.array), None)
+
+    async def states(self) -> list[MemberState | None]:
+        """By leg; None: not a member."""
+        array = await self.shown()
+        assert array is not None
+        by_device = {f"/dev/{member.device}": member.state for member in array.members}
+        return [by_device.get(leg) for leg in self.legs]
+
+    async def whole(self) -> MdArray:
+        """Waits until nothing is being copied and every leg is in sync."""
+        async with asyncio.timeout(ALL_S):
+            while True:
+                array = await self.shown()
+                assert array is not None
+                states = [member.state for member in array.members]
+                done = array.sync_action == "idle" and len(states) == array.raid_devices
+                if done and set(states) == {MemberState.IN_SYNC}:
+                    return array
+                await asyncio.sleep(0.05)
+
+    async def end_without_stop(self) -> None:
+        """As a head's death leaves the legs: md writes nothing more to any of them."""
+        for index in range(len(self.legs)):
+            await self.world.kernel.dm.replace_with_error(self.name(index).dm_name())
+        await self.world.kernel.md.stop(self.array)
+        for index in range(len(self.legs)):
+            await self.world.kernel.dm.remove(self.name(index).dm_name())
+            await self.map_leg(index)
+
+    async def data_of_legs(self) -> list[bytes]:
+        return [await self.world.read(leg, MD_DATA_OFFSET_BYTES, SIZE) for leg in self.legs]
+
+
+@pytest.fixture
+def stack(world: World) -> Stack:
+    return Stack(world)
+
+
+async def test_a_new_array(stack: Stack) -> None:
+    await stack.create(3, 3)
+    array = await stack.shown()
+    assert array is not None
+    assert array.uuid == UUID
+    assert array.raid_devices == 3
+    assert array.read_only
+    assert array.sync_action == "idle"
+    assert await stack.states() == [MemberState.IN_SYNC] * 3
+    with pytest.raises(OSError):
+        await stack.world.write(stack.array, 0, BLOCK)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, SIZE - 4096, BLOCK)
+    with pytest.raises(OSError):
+        await stack.world.write(stack.array, SIZE, BLOCK)
+    data = await stack.data_of_legs()
+    assert data[0][-4096:] == BLOCK
+    assert data[0] == data[1] == data[2]
+    array = await stack.shown()
+    assert array is not None
+    assert not array.read_only
+    assert array.sync_action == "idle", "assumed clean"
+
+
+async def test_creating_again_answers_what_is_there(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    assert await md.create(UUID, NAME, tuple(stack.legs), 2, SIZE) == stack.array
+    assert await md.assemble(UUID, NAME, tuple(stack.legs)) == stack.array
+    assert len(await md.arrays()) == 1
+
+
+async def test_creating_over_an_older_array_forgets_it(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    await md.stop(stack.array)
+    other = names.array_uuid(VOLUME, 6)
+    await md.create(other, "v-6", tuple(stack.legs), 2, SIZE)
+    superblock = await md.superblock(stack.legs[0])
+    assert superblock is not None
+    assert superblock.array_uuid == other
+
+
+async def test_superblocks(stack: Stack) -> None:
+    await stack.add_legs(2)
+    md = stack.world.kernel.md
+    assert await md.superblock(stack.legs[0]) is None
+    stack.array = await md.create(UUID, NAME, tuple(stack.legs), 2, SIZE)
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await md.stop(stack.array)
+    first, second = [await md.superblock(leg) for leg in stack.legs]
+    assert first is not None
+    assert first == second
+    assert first.array_uuid == UUID
+    assert first.in_array
+
+
+async def test_fewer_legs_than_copies(stack: Stack) -> None:
+    await stack.create(1, 2)
+    array = await stack.shown()
+    assert array is not None
+    assert array.raid_devices == 2
+    assert await stack.states() == [MemberState.IN_SYNC]
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, MIB, BLOCK)
+    await stack.add_legs(1)
+    await md.add(stack.array, stack.legs[1], fresh=True)
+    await stack.whole()
+    data = await stack.data_of_legs()
+    assert data[1] == data[0]
+    assert data[1][MIB : MIB + 4096] == BLOCK
+
+
+async def test_stopped_and_assembled_again(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await md.stop(stack.array)
+    assert await md.arrays() == ()
+    await md.stop(stack.array)
+    await stack.assemble(0, 1)
+    array = await stack.shown()
+    assert array is not None
+    assert array.read_only
+    assert await stack.states() == [MemberState.IN_SYNC] * 2
+    assert await stack.world.read(stack.array, 0, 4096) == BLOCK
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+
+
+async def test_assembled_from_some_legs_only(stack: Stack) -> None:
+    await stack.create(3, 3)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await md.stop(stack.array)
+    await stack.assemble(0, 2)
+    array = await stack.shown()
+    assert array is not None
+    assert array.raid_devices == 3
+    assert await stack.states() == [MemberState.IN_SYNC, None, MemberState.IN_SYNC]
+
+
+async def test_a_stale_leg_is_left_out(stack: Stack) -> None:
+    await stack.create(3, 3)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await md.fail(stack.array, stack.legs[1])
+    await md.remove(stack.array, stack.legs[1])
+    await stack.world.write(stack.array, 0, BLOCK)
+    await md.stop(stack.array)
+    stale = await md.superblock(stack.legs[1])
+    good = await md.superblock(stack.legs[0])
+    assert stale is not None
+    assert good is not None
+    assert stale.events < good.events
+    await stack.assemble(0, 1, 2)
+    assert await stack.states() == [MemberState.IN_SYNC, None, MemberState.IN_SYNC]
+    assert await stack.world.read(stack.array, 0, 4096) == BLOCK
+
+
+async def test_nothing_stays_of_what_cannot_be_assembled(stack: Stack) -> None:
+    await stack.add_legs(2)
+    with pytest.raises(DeviceError):
+        await stack.assemble(0, 1)
+    assert await stack.world.kernel.md.arrays() == ()
+    for index in range(2):
+        await stack.world.kernel.dm.remove(stack.name(index).dm_name())
+
+
+async def test_an_unclean_end_is_resynced_once_writable(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await stack.end_without_stop()
+    # What was in flight reached one leg only.
+    await stack.world.write(stack.legs[0], MD_DATA_OFFSET_BYTES + 4096, BLOCK)
+    await stack.assemble(0, 1)
+    array = await stack.shown()
+    assert array is not None
+    assert array.read_only
+    await md.make_writable(stack.array)
+    await stack.whole()
+    data = await stack.data_of_legs()
+    assert data[0] == data[1]
+    assert data[0][:4096] == BLOCK
+
+
+async def test_a_held_leg_stops_writes_until_released_and_failed(stack: Stack) -> None:
+    await stack.create(3, 3)
+    kernel = stack.world.kernel
+    await kernel.md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await stack.world.fail_path(stack.paths[1])
+    write = asyncio.ensure_future(stack.world.write(stack.array, MIB, BLOCK))
+    done, _ = await asyncio.wait([write], timeout=1.5)
+    assert not done
+    # Looking never waits, whatever is held.
+    async with asyncio.timeout(3):
+        assert await stack.states() == [MemberState.IN_SYNC] * 3
+    await kernel.dm.release_leg(stack.name(1))
+    await asyncio.wait_for(write, 10)
+    assert (await stack.states())[1] in (None, MemberState.FAULTY)
+    await kernel.md.fail(stack.array, stack.legs[1])
+    await kernel.md.remove(stack.array, stack.legs[1])
+    await kernel.md.remove(stack.array, stack.legs[1])
+    assert await stack.states() == [MemberState.IN_SYNC, None, MemberState.IN_SYNC]
+    await kernel.dm.remove(stack.name(1).dm_name())
+
+
+async def test_a_leg_that_was_away_comes_back(stack: Stack) -> None:
+    await stack.create(2, 2)
+    kernel = stack.world.kernel
+    await kernel.md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await stack.world.fail_path(stack.paths[1])
+    write = asyncio.ensure_future(stack.world.write(stack.array, MIB, BLOCK))
+    await asyncio.sleep(0.2)
+    await kernel.dm.release_leg(stack.name(1))
+    await asyncio.wait_for(write, 10)
+    await stack.world.mend_path(stack.paths[1])
+    await stack.map_leg(1)
+    await kernel.md.add(stack.array, stack.legs[1], fresh=False)
+    await kernel.md.add(stack.array, stack.legs[1], fresh=False)
+    await stack.whole()
+    data = await stack.data_of_legs()
+    assert data[0] == data[1]
+    assert data[1][MIB : MIB + 4096] == BLOCK
+
+
+async def test_a_fresh_leg_is_copied_whole(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await md.fail(stack.array, stack.legs[1])
+    await md.remove(stack.array, stack.legs[1])
+    # Behind md's back: a copy by the bitmap would not mend it.
+    await stack.world.write(stack.legs[1], MD_DATA_OFFSET_BYTES + 8 * MIB, BLOCK)
+    await md.add(stack.array, stack.legs[1], fresh=True)
+    await stack.whole()
+    data = await stack.data_of_legs()
+    assert data[0] == data[1]
+
+
+async def test_a_leg_md_does_not_know_is_filled_all_the_same(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await md.fail(stack.array, stack.legs[1])
+    await md.remove(stack.array, stack.legs[1])
+    await stack.add_legs(1)
+    await md.add(stack.array, stack.legs[2], fresh=False)
+    await stack.whole()
+    assert await stack.states() == [MemberState.IN_SYNC, None, MemberState.IN_SYNC]
+
+
+async def test_the_rate_of_a_rebuild_and_how_far_it_is(stack: Stack) -> None:
+    await stack.create(1, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await md.set_sync_rate(stack.array, 100)
+    await stack.add_legs(1)
+    await md.add(stack.array, stack.legs[1], fresh=True)
+    await asyncio.sleep(1)
+    array = await stack.shown()
+    assert array is not None
+    assert array.sync_action == "recover"
+    assert await stack.states() == [MemberState.IN_SYNC, MemberState.RECOVERING]
+    assert array.sync_total_bytes == SIZE
+    assert 0 <= array.sync_done_bytes < SIZE
+    await md.set_sync_rate(stack.array, 1_000_000)
+    await stack.whole()
+
+
+async def test_the_last_leg_is_kept(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await md.fail(stack.array, stack.legs[0])
+    await md.fail(stack.array, stack.legs[0])
+    with pytest.raises(ConflictError):
+        await md.fail(stack.array, stack.legs[1])
+
+
+async def test_an_array_in_use_is_not_stopped(stack: Stack) -> None:
+    await stack.create(2, 2)
+    md = stack.world.kernel.md
+    async with stack.world.opened(stack.array):
+        with pytest.raises(BusyError):
+            await md.stop(stack.array)
+    await md.stop(stack.array)
+    assert await md.arrays() == ()
+
+
+async def test_a_failed_leg_is_a_change(stack: Stack) -> None:
+    await stack.create(2, 2)
+    kernel = stack.world.kernel
+    await kernel.md.make_writable(stack.array)
+    loop = asyncio.get_running_loop()
+    quiet = False
+    while not quiet:
+        start_s = loop.time()
+        await kernel.wait_change(1.0)
+        quiet = loop.time() - start_s > 0.9
+    await kernel.md.fail(stack.array, stack.legs[1])
+    start_s = loop.time()
+    await kernel.wait_change(10.0)
+    assert loop.time() - start_s < 5
