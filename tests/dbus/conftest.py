@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ async def call(bus_address: str, server: DbusServer) -> AsyncIterator[Call]:
             signature=signature, body=[{}] if body is None else body,
         )  # fmt: skip
         if not interface:
-            message.interface = None
+            message.interface = None  # type: ignore[assignment]
         reply = await asyncio.wait_for(bus.call(message), 5)
         assert reply is not None
         return reply

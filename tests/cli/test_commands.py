@@ -1,0 +1,278 @@
+"""Each command: what it asks, what it prints for people and for programs, how it ends."""
+
+import subprocess
+import sys
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from tests.cli.conftest import Run
+from tests.dbus.fake_cluster import (
+    DISKS,
+    EVENTS,
+    GIB,
+    JOIN,
+    NODES,
+    STATUS,
+    VOLUMES,
+    FakeCluster,
+    job,
+)
+from vastskyd.cli.main import main
+from vastskyd.core import api
+from vastskyd.core.errors import UnreachableError, from_code
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import Encryption, Job, JobKind, JobState, Layout, Record, Role
+
+
+def typed(parameter: object) -> str:
+    return " ".join(parameter) if isinstance(parameter, list) else ""
+
+
+JSON: list[tuple[list[str], Record]] = [
+    (["status"], STATUS),
+    (["node", "list"], api.NodeList(nodes=NODES)),
+    (["node", "remove", "store2"], api.Done()),
+    (["volume", "list"], api.VolumeList(volumes=VOLUMES)),
+    (["volume", "show", "data"], VOLUMES[0]),
+    (["job", "list"], api.JobList(jobs=(job(done_bytes=1, total_bytes=4),))),
+    (["job", "show", "j1"], job(state=JobState.DONE)),
+    (["job", "wait", "j1"], job(state=JobState.DONE)),
+    (["events", "-n", "2"], api.EventList(events=EVENTS[-2:])),
+    (["events", "-n", "0"], api.EventList(events=())),
+    (["cluster", "init"], JOIN),
+    (["cluster", "token"], api.Token(token="vst1.secret")),
+    (["join", "t"], JOIN),
+    (["volume", "create", "data", "1G"], job(state=JobState.DONE)),
+    (["volume", "create", "data", "1G", "--no-wait"], job()),
+]
+
+
+@pytest.mark.parametrize(("arguments", "answer"), JSON, ids=typed)
+def test_json_is_the_api_type(run: Run, arguments: list[str], answer: Record) -> None:
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    assert msgspec.json.decode(done.stdout, type=type(answer)) == answer
+    assert not done.stderr
+
+
+def test_json_of_disks_leaves_out_what_the_table_does(run: Run) -> None:
+    enrolled = msgspec.json.decode(run("disk", "list", "--json").stdout, type=api.DiskList)
+    assert [each.id for each in enrolled.disks] == ["d1"]
+    every = msgspec.json.decode(run("disk", "list", "--all", "--json").stdout, type=api.DiskList)
+    assert len(every.disks) == len(DISKS)
+
+
+ASKED: list[tuple[list[str], Record]] = [
+    (["volume", "create", "data", "1.5T"],
+     api.CreateVolume(name="data", size_bytes=1536 * GIB)),
+    (["volume", "create", "a", "1G", "--layout", "linear"],
+     api.CreateVolume(name="a", size_bytes=GIB, copies=1, layout=Layout.LINEAR)),
+    (["volume", "create", "a", "1G", "--copies", "3"],
+     api.CreateVolume(name="a", size_bytes=GIB, copies=3)),
+    (["volume", "attach", "data", "m1"], api.AttachVolume(volume="data", head=NodeId("m1"))),
+    (["volume", "attach", "data", "m1", "--force"],
+     api.AttachVolume(volume="data", head=NodeId("m1"), force=True)),
+    (["volume", "detach", "data"], api.DetachVolume(volume="data")),
+    (["volume", "delete", "data", "--yes"], api.DeleteVolume(volume="data")),
+    (["disk", "enrol", "m1", "/dev/sdb"], api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb")),
+    (["disk", "enrol", "m1:/dev/sdb", "--wipe"],
+     api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb", wipe=True)),
+    (["disk", "enrol", "/dev/sdb"], api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb")),
+    (["disk", "retire", "d1"], api.RetireDisk(disk="d1")),
+    (["disk", "list", "--node", "m1"], api.ListDisks(node="m1")),
+    (["job", "list", "--running"], api.ListJobs(running=True)),
+    (["cluster", "init", "--name", "x", "--address", "a", "--address", "b", "--rack", "r",
+      "--node", "n", "--role", "manager", "--role", "head", "--data-encryption", "none"],
+     api.InitCluster(name="x", addresses=("a", "b"), rack="r", node="n",
+                     encryption=Encryption.NONE, roles=(Role.MANAGER, Role.HEAD))),
+    (["cluster", "token", "--valid", "30m"],
+     api.CreateToken(roles=(Role.STORAGE, Role.HEAD), valid_s=1800)),
+    (["join", "t", "--address", "a", "--rack", "r", "--role", "storage"],
+     api.JoinCluster(token="t", addresses=("a",), rack="r", roles=(Role.STORAGE,))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "request_"), ASKED, ids=typed)
+def test_what_is_asked(
+    run: Run, cluster: FakeCluster, arguments: list[str], request_: Record
+) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    assert cluster.asked[0] == request_
+
+
+def test_a_token_can_come_by_pipe(run: Run, cluster: FakeCluster) -> None:
+    assert run("join", "-", typed="secret\n").exit_code == 0
+    assert cluster.asked == [api.JoinCluster(token="secret")]
+
+
+def test_status_for_people(run: Run) -> None:
+    said = run("status").stdout
+    assert "Health     degraded\n" in said
+    assert "Nodes      2 of 3 online\n" in said
+    assert "\nProblems:\n  volume data has lost a leg on store2\n" in said
+    assert "m1: manager, storage, head; connected to the manager" in said
+    assert "\x1b" not in said
+
+
+def test_tables(run: Run) -> None:
+    assert run("volume", "list").stdout.splitlines() == [
+        "VOLUME  SIZE     COPIES  LAYOUT  HEALTH    HEAD  STATE     MESSAGE",
+        "data    4.0 GiB  2       raid1   degraded  m1    attached  rebuilding",
+        "empty   1.0 GiB  1       linear  unknown   -     creating  -",
+    ]
+    assert run("node", "list").stdout.splitlines() == [
+        "NODE    STATE              ROLES                 RACK  ADDRESSES",
+        "m1      online             manager,storage,head  a     10.0.0.1,10.1.0.1",
+        "store2  unreachable 5 min  storage               -     -",
+    ]
+    assert len(run("disk", "list").stdout.splitlines()) == 2
+    assert "ext4 filesystem" in run("disk", "list", "--all").stdout
+    assert "25 %" in run("job", "list").stdout
+
+
+def test_a_volume_is_a_tree(run: Run) -> None:
+    assert run("volume", "show", "data").stdout.splitlines()[-3:] == [
+        "Segment 0  4.0 GiB",
+        "├─ m1      /dev/sdb  in-sync",
+        "└─ store2  /dev/sdb  rebuilding  25 %, slow, unreachable",
+    ]
+    assert "Volume  empty (v2)" in run("volume", "show", "v2").stdout
+
+
+def test_events_for_people(run: Run) -> None:
+    lines = run("events", "-n", "2").stdout.splitlines()
+    assert [line.split("  ")[1:] for line in lines] == [
+        ["warning", "thing 4 happened"],
+        ["warning", "thing 5 happened"],
+    ]
+
+
+def test_a_job_is_waited_for(run: Run, cluster: FakeCluster) -> None:
+    cluster.steps = [job(done_bytes=n, total_bytes=9) for n in range(9)] + [
+        job(state=JobState.DONE)
+    ]
+    done = run("volume", "create", "data", "1G")
+    assert done.stdout == "create data: done\n"  # one line, nobody is watching
+    waits = [each for each in cluster.asked if isinstance(each, api.ShowJob)]
+    assert len(waits) == 10
+    assert waits[1].seen == job(done_bytes=0, total_bytes=9)
+
+
+def test_a_job_need_not_be_waited_for(run: Run, cluster: FakeCluster) -> None:
+    assert run("volume", "detach", "data", "--no-wait").stdout == "detach data: job j1 has begun\n"
+    assert len(cluster.asked) == 1
+
+
+def test_a_failed_job_fails_the_command(run: Run, cluster: FakeCluster) -> None:
+    cluster.steps = [
+        job(JobKind.DETACH, state=JobState.FAILED, message="mounted on /srv", error_code="Busy")
+    ]
+    done = run("volume", "detach", "data")
+    assert done.exit_code == 4
+    assert done.stderr == "vastskyctl: detach data failed: mounted on /srv\n"
+    done = run("volume", "detach", "data", "--json")
+    assert done.exit_code == 4
+    assert msgspec.json.decode(done.stdout, type=Job).state is JobState.FAILED
+
+
+CODES = {
+    "Invalid": 2, "NotFound": 3, "Exists": 4, "Busy": 4, "Conflict": 4, "Unreachable": 5,
+    "Denied": 6, "NoSpace": 7, "Device": 1, "Damaged": 1, "Failed": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "exit_code"), CODES.items())
+def test_exit_codes(run: Run, cluster: FakeCluster, code: str, exit_code: int) -> None:
+    cluster.fault = from_code(code, "it is so", "do that")
+    done = run("volume", "list")
+    assert done.exit_code == exit_code
+    assert done.stderr == "vastskyctl: it is so\nhint: do that\n"
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["volume", "create", "x", "10Q"],
+        ["volume", "create", "x", "1G", "--copies", "0"],
+        ["volume", "delete", "x"],
+        ["disk", "enrol", "nonsense"],
+        ["cluster", "token", "--valid", "soon"],
+        ["frobnicate"],
+    ],
+)
+def test_wrong_usage(run: Run, cluster: FakeCluster, arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+    assert not cluster.asked
+
+
+def test_what_is_not_there(run: Run) -> None:
+    done = run("volume", "show", "none")
+    assert done.exit_code == 3
+    assert "hint: see `vastskyctl volume list`" in done.stderr
+
+
+def test_a_fault_within_vastskyd(run: Run, cluster: FakeCluster) -> None:
+    cluster.fault = KeyError("inside")
+    done = run("status")
+    assert done.exit_code == 1
+    assert "journalctl" in done.stderr
+    assert "inside" not in done.output
+
+
+def test_a_manager_away_while_waiting(run: Run, cluster: FakeCluster) -> None:
+    cluster.fault = UnreachableError("the manager did not answer")
+    done = run("job", "wait", "j1")
+    assert done.exit_code == 5
+
+
+@pytest.mark.usefixtures("bus_address")
+def test_without_vastskyd() -> None:
+    done = CliRunner().invoke(main, ["status"])
+    assert done.exit_code == 5
+    assert done.stderr == (
+        "vastskyctl: vastskyd is not running on this host\n"
+        "hint: start it with `systemctl start vastskyd`\n"
+    )
+
+
+def test_without_a_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    done = CliRunner().invoke(main, ["status"])
+    assert done.exit_code == 5
+    assert "systemctl status dbus" in done.stderr
+
+
+def _commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        return [path]
+    found = []
+    for name, below in command.commands.items():
+        found += _commands(below, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", _commands(main), ids=" ".join)
+def test_help_teaches_with_an_example(path: tuple[str, ...]) -> None:
+    said = CliRunner().invoke(main, [*path, "--help"]).output
+    assert f"vastskyctl {' '.join(path)}" in said.partition("Example")[2]
+    assert "With --json" in said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--json"]])
+def test_little_is_loaded(cluster: FakeCluster, arguments: list[str]) -> None:
+    program = (
+        "import sys; from vastskyd.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(*(m for m in ('rich', 'dbus_next') if m in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.split() == (["dbus_next"] if "status" in arguments else [])

@@ -1,0 +1,163 @@
+"""On a terminal: a bar, colours, questions; and the shell's completion."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.shell_completion import BashComplete
+
+from tests.dbus.fake_cluster import GIB, FakeCluster, job
+from vastskyd.cli.main import main
+from vastskyd.core import api
+from vastskyd.core.model import JobState
+
+CTL = [sys.executable, "-c", "from vastskyd.cli.main import main; main(prog_name='vastskyctl')"]
+LIMIT_S = 15
+COMPLETIONS = Path(__file__).resolve().parents[2] / "packaging/completions"
+
+
+class Terminal:
+    """A command on a pseudo terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        ours, theirs = pty.openpty()
+        self._fd = ours
+        environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+        environment.pop("NO_COLOR", None)
+        self.process = subprocess.Popen(
+            [*CTL, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.said = ""
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._fd)
+
+    def read_until(self, text: str) -> None:
+        end = time.monotonic() + LIMIT_S
+        while text not in self.said and time.monotonic() < end and self._read():
+            pass
+        assert text in self.said
+
+    def _read(self) -> bool:
+        try:
+            if select.select([self._fd], [], [], 0.1)[0]:
+                self.said += os.read(self._fd, 4096).decode()
+        except OSError:  # the other side is gone
+            return False
+        return True
+
+    def write(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def finish(self) -> int:
+        end = time.monotonic() + LIMIT_S
+        while time.monotonic() < end and self._read():
+            pass
+        return self.process.wait(LIMIT_S)
+
+
+def test_a_bar_for_a_job(cluster: FakeCluster) -> None:
+    cluster.steps = [
+        *(job(done_bytes=n * GIB, total_bytes=4 * GIB, message="copying") for n in range(4)),
+        job(state=JobState.DONE),
+    ]
+    with Terminal("volume", "create", "data", "1G") as terminal:
+        assert terminal.finish() == 0
+        assert "copying" in terminal.said
+        assert "4.0 GiB" in terminal.said
+        assert terminal.said.rstrip().endswith("create data: done")
+
+
+def test_leaving_a_job_alone(cluster: FakeCluster) -> None:
+    cluster.steps = [job(message="copying")]
+    with Terminal("volume", "create", "data", "1G") as terminal:
+        terminal.read_until("copying")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.finish() == 130
+        assert "vastskyctl job wait j1" in terminal.said
+        assert "Traceback" not in terminal.said
+
+
+def test_deleting_asks(cluster: FakeCluster) -> None:
+    with Terminal("volume", "delete", "data") as terminal:
+        terminal.read_until("all its data?")
+        terminal.write("n\n")
+        assert terminal.finish() == 1
+    assert not cluster.asked
+    with Terminal("volume", "delete", "data") as terminal:
+        terminal.read_until("all its data?")
+        terminal.write("y\n")
+        assert terminal.finish() == 0
+    assert cluster.asked[0] == api.DeleteVolume(volume="data")
+
+
+def test_colours_are_for_terminals(cluster: FakeCluster) -> None:
+    with Terminal("volume", "list") as terminal:
+        assert terminal.finish() == 0
+        assert "\x1b[33mdegraded" in terminal.said
+
+
+def test_watching(cluster: FakeCluster) -> None:
+    with Terminal("status", "--watch") as terminal:
+        terminal.read_until("Problems")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.finish() == 130
+        assert "Traceback" not in terminal.said
+
+
+def test_following_events(cluster: FakeCluster) -> None:
+    events = cluster.events
+    cluster.events = events[:2]
+    with Terminal("events", "--follow", "-n", "1") as terminal:
+        terminal.read_until("thing 2")
+        cluster.events = events[:3]
+        terminal.read_until("thing 3")
+        assert terminal.said.count("thing 2") == 1
+        assert "thing 1" not in terminal.said
+
+
+def complete(*arguments: str) -> list[str]:
+    *before, last = arguments
+    completer = BashComplete(main, {}, "vastskyctl", "_VASTSKYCTL_COMPLETE")
+    return [each.value for each in completer.get_completions(before, last)]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_completion_knows_live_names() -> None:
+    assert complete("volume", "show", "") == ["data", "empty"]
+    assert complete("volume", "attach", "data", "st") == ["store2"]
+    assert complete("disk", "retire", "") == ["d1"]
+    assert complete("job", "wait", "") == ["j1"]
+    assert "create" in complete("volume", "c")
+
+
+def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> None:
+    cluster.fault = KeyError("inside")
+    assert complete("volume", "show", "") == []
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    assert complete("volume", "show", "") == []
+
+
+def test_shipped_completions_call_the_program() -> None:
+    shipped = {path.name: path.read_text() for path in COMPLETIONS.iterdir()}
+    assert set(shipped) == {"vastskyctl", "_vastskyctl", "vastskyctl.fish"}
+    for script, shell in (
+        ("vastskyctl", "bash"),
+        ("_vastskyctl", "zsh"),
+        ("vastskyctl.fish", "fish"),
+    ):
+        assert f"_VASTSKYCTL_COMPLETE={shell}_complete" in shipped[script]
