@@ -302,9 +302,7 @@ class Demo:
             require(not self.power_on.is_alive(), f"{VICTIM} does not boot")
             if self.power_on_failed:
                 raise self.power_on_failed[0]
-            self.hosts.lab[VICTIM].run("mkdir -p /run/vastsky-demo")
-            program = Path(__file__).with_name("evidence.py").read_bytes()
-            self.hosts.lab[VICTIM].put("/run/vastsky-demo/evidence.py", program)
+            self.hosts.put_programs(self.hosts.lab[VICTIM])
             wait_until(f"{VICTIM} is online again", lambda: self.online() == 5, 90)
             names = (*HEADS, *STORES)
             left: dict[str, list[str]] = {}

@@ -40,9 +40,10 @@ class Hosts:
         plan: dict[str, list[Disk]] = {name: [] for name in HEADS}
         plan |= {name: [Disk(disk, disk_mib * MIB) for disk in DISKS] for name in STORES}
         self.lab.up(plan)
-        self.each(self._put_programs)
+        self.each(self.put_programs)
 
-    def _put_programs(self, guest: Guest) -> None:
+    def put_programs(self, guest: Guest) -> None:
+        """After each boot: they are on a tmpfs."""
         guest.run(f"mkdir -p {PROGRAMS}")
         for name in ("writer.py", "evidence.py"):
             guest.put(f"{PROGRAMS}/{name}", (HERE / name).read_bytes())
