@@ -6,9 +6,8 @@ import sys
 import click
 import msgspec
 import pytest
-from click.testing import CliRunner
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, runner
 from tests.dbus.fake_cluster import (
     DISKS,
     EVENTS,
@@ -234,7 +233,7 @@ def test_a_manager_away_while_waiting(run: Run, cluster: FakeCluster) -> None:
 
 @pytest.mark.usefixtures("bus_address")
 def test_without_vastskyd() -> None:
-    done = CliRunner().invoke(main, ["status"])
+    done = runner().invoke(main, ["status"])
     assert done.exit_code == 5
     assert done.stderr == (
         "vastskyctl: vastskyd is not running on this host\n"
@@ -244,7 +243,7 @@ def test_without_vastskyd() -> None:
 
 def test_without_a_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
-    done = CliRunner().invoke(main, ["status"])
+    done = runner().invoke(main, ["status"])
     assert done.exit_code == 5
     assert "systemctl status dbus" in done.stderr
 
@@ -260,7 +259,7 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[
 
 @pytest.mark.parametrize("path", _commands(main), ids=" ".join)
 def test_help_teaches_with_an_example(path: tuple[str, ...]) -> None:
-    said = CliRunner().invoke(main, [*path, "--help"]).output
+    said = runner().invoke(main, [*path, "--help"]).output
     assert f"vastskyctl {' '.join(path)}" in said.partition("Example")[2]
     assert "With --json" in said
 

@@ -155,9 +155,6 @@ def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch, cluster: FakeCl
 def test_shipped_completions_call_the_program() -> None:
     shipped = {path.name: path.read_text() for path in COMPLETIONS.iterdir()}
     assert set(shipped) == {"vastskyctl", "_vastskyctl", "vastskyctl.fish"}
-    for script, shell in (
-        ("vastskyctl", "bash"),
-        ("_vastskyctl", "zsh"),
-        ("vastskyctl.fish", "fish"),
-    ):
-        assert f"_VASTSKYCTL_COMPLETE={shell}_complete" in shipped[script]
+    shells = {"vastskyctl": "bash", "_vastskyctl": "zsh", "vastskyctl.fish": "fish"}
+    for name, script in shipped.items():
+        assert f"_VASTSKYCTL_COMPLETE={shells[name]}_complete" in script
