@@ -216,9 +216,9 @@ class Kernel(Protocol):
 
     def boot_id(self) -> str: ...
 
-    async def wait_change(self, timeout_s: float) -> None:
-        """Returns when the kernel told of a change (device-mapper event, dead NBD link, md's
-        sysfs, block uevent), at the latest after `timeout_s`. Changes since the last call count."""
+    async def wait_change(self, timeout_s: float) -> bool:
+        """True when the kernel told of a change (device-mapper event, dead NBD link, md's sysfs,
+        block uevent); False after `timeout_s` without one. Changes since the last call count."""
 
 
 # --- exports -----------------------------------------------------------------------------
@@ -328,6 +328,9 @@ class Peers(Protocol):
 
     def connected(self) -> frozenset[NodeId]:
         """Peers with a live session now."""
+
+    async def probe(self, node: NodeId, addresses: tuple[str, ...], port: int) -> bool:
+        """Whether the node answers this one at any of its addresses."""
 
     def listen(self, handler: Handler, changed: Callable[[NodeId, bool], None]) -> None:
         """`handler` answers requests of authenticated peers; `changed` hears of sessions that

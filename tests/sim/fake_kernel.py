@@ -175,9 +175,11 @@ class FakeKernel:
         self._door.check()
         return self._state.boot_id
 
-    async def wait_change(self, timeout_s: float) -> None:
+    async def wait_change(self, timeout_s: float) -> bool:
         await self._door.point("kernel.wait_change")
         if self._seen == self._state.changes:
             await self._state.changed.wait_for(timeout_s)
             self._door.check()
+        told = self._seen != self._state.changes
         self._seen = self._state.changes
+        return told

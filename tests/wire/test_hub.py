@@ -105,7 +105,7 @@ async def test_the_second_network_is_used_when_the_first_is_mute(lab: Lab) -> No
     with socket.create_server(("127.0.0.2", manager.hub.port)):  # accepts, and says nothing
         storage.hub.keep(M1, ("127.0.0.3", "127.0.0.2", HOST), manager.hub.port)
         await until(lambda: M1 in storage.hub.connected())
-        assert await storage.hub.probe(("127.0.0.2", HOST), manager.hub.port, M1)
+        assert await storage.hub.probe(M1, ("127.0.0.2", HOST), manager.hub.port)
 
 
 async def test_listening_late_hears_of_sessions_that_are_there(lab: Lab) -> None:
@@ -138,7 +138,7 @@ async def test_all_addresses_are_listened_on_by_default(lab: Lab) -> None:
     await hub.start()
     storage = await lab.node(S1)
     for address in (HOST, "127.0.0.9", *(["::1"] if socket.has_dualstack_ipv6() else [])):
-        assert await storage.hub.probe((address,), hub.port, M1)
+        assert await storage.hub.probe(M1, (address,), hub.port)
     await hub.stop()
 
 
@@ -160,13 +160,13 @@ async def test_a_changed_that_fails_harms_no_session(lab: Lab) -> None:
 async def test_a_probe_tells_whether_the_node_answers(lab: Lab) -> None:
     manager, storage = await lab.pair()
     port = manager.hub.port
-    assert await storage.hub.probe((HOST,), port, M1)
+    assert await storage.hub.probe(M1, (HOST,), port)
     assert not await storage.hub.probe((HOST,), port, S2)
     assert not await storage.hub.probe((), port, M1)
     assert not await storage.hub.probe(("not an address!",), port, M1)
     assert manager.changes == [(S1, True)], "a probe must not disturb the session"
     await manager.hub.stop()
-    assert not await storage.hub.probe((HOST,), port, M1)
+    assert not await storage.hub.probe(M1, (HOST,), port)
 
 
 async def test_a_probe_of_a_mute_host_ends(lab: Lab) -> None:

@@ -56,8 +56,7 @@ def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
             return Health.UNAVAILABLE, "" if fact is None else fact.message
     facts = leg_facts(turn, volume)
     words = [_segment_health(turn, segment, facts) for segment in volume.segments]
-    worst = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
-    return worst
+    return max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
 
 
 _ORDER = [Health.REDUNDANT, Health.REBUILDING, Health.DEGRADED, Health.STALLED, Health.UNAVAILABLE]

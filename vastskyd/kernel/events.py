@@ -35,9 +35,8 @@ class KernelEvents:
         self._md: dict[str, int] = {}
         self._nbd_fd: int | None = None
 
-    async def wait(self, timeout_s: float) -> None:
-        """Returns when something was told since the last return, at the latest after
-        `timeout_s`."""
+    async def wait(self, timeout_s: float) -> bool:
+        """True when something was told since the last return; False after `timeout_s`."""
         self._open()
         self._watch_nbd()
         self._watch_md()
@@ -45,8 +44,9 @@ class KernelEvents:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
         except TimeoutError:
-            return
+            return False
         self._changed.clear()
+        return True
 
     def close(self) -> None:
         if self._epoll is None:

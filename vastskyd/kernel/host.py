@@ -34,8 +34,8 @@ class HostKernel:
     def boot_id(self) -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
 
-    async def wait_change(self, timeout_s: float) -> None:
-        await self._events.wait(timeout_s)
+    async def wait_change(self, timeout_s: float) -> bool:
+        return await self._events.wait(timeout_s)
 
     def close(self) -> None:
         self._events.close()

@@ -78,6 +78,9 @@ class NodeAgent:
         match request:
             case api.ApplyDocument() if peer == self._manager:
                 return self._accept(request.document)
+            case api.Probe():
+                reached = await self._peers.probe(request.node, request.addresses, request.port)
+                return api.ProbeResult(reached=reached)
             case api.Ping():
                 return api.Done()
         raise InvalidError(f"{self._node} is not asked {api.method_of(type(request))} by {peer}")
@@ -104,8 +107,8 @@ class NodeAgent:
 
     async def _follow_kernel(self) -> None:
         while True:
-            await self._kernel.wait_change(_TICK_S)
-            if self._storage is not None:
+            changed = await self._kernel.wait_change(_TICK_S)
+            if changed and self._storage is not None:
                 self._storage.disks_changed()
             for wake in self._wakes.values():
                 wake.set()
@@ -114,7 +117,7 @@ class NodeAgent:
         while self._storage is not None:
             document = self._document
             try:
-                seen = await self._storage.converge(document and document.storage)
+                seen = await self._storage.converge(None if document is None else document.storage)
             except VastskyError as error:
                 log.error("storage: %s", error.message)
             else:
@@ -126,7 +129,7 @@ class NodeAgent:
         while self._head is not None:
             document = self._document
             try:
-                seen = await self._head.converge(document and document.head)
+                seen = await self._head.converge(None if document is None else document.head)
             except VastskyError as error:
                 log.error("head: %s", error.message)
             else:

@@ -15,7 +15,7 @@ from vastskyd.core.documents import (
     StorageDocument,
     StorageReport,
 )
-from vastskyd.core.errors import VastskyError
+from vastskyd.core.errors import UnreachableError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId
 from vastskyd.core.names import (
     export_name,
@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 _WIPE_STEP_BYTES = 64 * MIB
 # udev needs that long after boot, at most, to show all disks.
 _SETTLE_S = 15.0
-_RESCAN_S = 10.0
+_RESCAN_S = 30.0
+_RESCAN_PAUSE_S = 1.0
 
 
 @dataclass
@@ -84,7 +85,8 @@ class StorageRole:
     async def converge(self, document: StorageDocument | None) -> StorageReport:
         """One pass. Without a document (none received yet) nothing is changed."""
         now_s = self._clock.monotonic_s()
-        if self._dirty or now_s - self._scanned_s >= _RESCAN_S:
+        age_s = now_s - self._scanned_s
+        if age_s >= (_RESCAN_PAUSE_S if self._dirty else _RESCAN_S):
             self._dirty = False
             self._scanned_s = now_s
             await self._members.rescan()
@@ -93,6 +95,7 @@ class StorageRole:
         for disk in document.disks:
             if disk.enrol and self._members.get(disk.id) is None:
                 await self._members.enrol(disk)
+        await self._end_stuck_servers()
         await self._shed_exports(document)
         by_disk: dict[DiskId, list[ExtentSpec]] = {}
         for extent in document.extents:
@@ -105,6 +108,16 @@ class StorageRole:
         return await self._report(document)
 
     # --- exports ------------------------------------------------------------------------
+
+    async def _end_stuck_servers(self) -> None:
+        """A server that does not answer cannot be told to let go: it is ended, and with it its
+        exports. `_serve` starts it anew."""
+        try:
+            await self._exports.exports()
+        except UnreachableError as error:
+            log.error("an export server is stuck: %s", error.message)
+            for head in await self._exports.servers():
+                await self._exports.stop_server(head)
 
     async def _shed_exports(self, document: StorageDocument) -> None:
         """Fencing comes first: exports of an older epoch, another head or no wish at all go, hard,

@@ -18,7 +18,7 @@ from vastskyd.wire.hello import Identity, Peer, greet
 from vastskyd.wire.limits import WireLimits
 from vastskyd.wire.messages import Purpose
 from vastskyd.wire.once import OnceLog
-from vastskyd.wire.session import RunState, Session, SessionContext
+from vastskyd.wire.session import Session, SessionContext
 from vastskyd.wire.stream import FrameStream, open_stream
 from vastskyd.wire.tls import NodeTls
 
@@ -152,7 +152,7 @@ class PeerHub:
         if session is not None:
             session.disconnect(reason)
 
-    async def probe(self, addresses: tuple[str, ...], port: int, node: NodeId) -> bool:
+    async def probe(self, node: NodeId, addresses: tuple[str, ...], port: int) -> bool:
         """Whether the node's vastskyd answers a hello now, at any of the addresses."""
         try:
             stream = await self._open(node, addresses, port)
@@ -260,6 +260,3 @@ class PeerHub:
         if type(answer) is not ANSWERS.get(type(request)):
             raise FailedError(f"{method} was answered by {type(answer).__name__}")
         return answer
-
-
-__all__ = ["HubOptions", "PeerHub", "RunState"]

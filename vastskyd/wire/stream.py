@@ -12,7 +12,7 @@ from typing import Final
 
 from vastskyd.core.errors import DeniedError, UnreachableError
 from vastskyd.core.ids import NodeId
-from vastskyd.wire.framing import FrameDecoder, FrameError
+from vastskyd.wire.framing import FrameDecoder
 from vastskyd.wire.limits import WireLimits
 from vastskyd.wire.tls import peer_node
 
@@ -178,6 +178,3 @@ def peer_address(name: object) -> str:
 
 def at(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-__all__ = ["FrameError", "FrameStream", "accept_stream", "at", "open_stream", "peer_address"]

@@ -1,0 +1,93 @@
+"""vastskyd: the program that systemd starts."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from vastskyd import __version__, config
+from vastskyd.config import Config
+from vastskyd.core.errors import VastskyError
+from vastskyd.dbus.server import serve
+from vastskyd.roles.daemon import Host
+from vastskyd.systemd import journal_handler, notify, watchdog_interval_s
+
+log = logging.getLogger("vastskyd")
+
+
+def main() -> None:
+    """Exit status: 0 stopped, 1 failed, 2 the configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="vastskyd", description="Vastsky's daemon.")
+    parser.add_argument("--config", type=Path, default=config.DEFAULT_PATH, metavar="FILE")
+    parser.add_argument("--check-config", action="store_true", help="check it and exit")
+    parser.add_argument("--version", action="version", version=f"vastskyd {__version__}")
+    arguments = parser.parse_args()
+    try:
+        loaded = config.load(arguments.config)
+    except VastskyError as error:
+        sys.stderr.write(f"vastskyd: {error.message}\nhint: {error.hint}\n")
+        sys.exit(2)
+    if arguments.check_config:
+        return
+    _log_to_journal(loaded)
+    try:
+        asyncio.run(_main(loaded))
+    except* VastskyError as group:
+        for leaf in _leaves(group):
+            log.critical("%s", leaf)
+        sys.exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _log_to_journal(loaded: Config) -> None:
+    logging.basicConfig(
+        level=loaded.log_level.upper(), handlers=[journal_handler()], format="%(message)s"
+    )
+
+
+async def _main(loaded: Config) -> None:
+    host = Host(loaded)
+    life = asyncio.create_task(_live(host))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, life.cancel)
+    try:
+        await life
+    except asyncio.CancelledError:
+        log.info("stopped; attached volumes go on")
+
+
+async def _live(host: Host) -> None:
+    """The bus first: without a cluster it is what this host is told to make or join one by."""
+    server = await serve(host)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(host.run(), name="host")
+            group.create_task(_keep_watchdog(host), name="watchdog")
+            notify("READY=1")
+    finally:
+        notify("STOPPING=1")
+        await server.close()
+
+
+async def _keep_watchdog(host: Host) -> None:
+    """Tells systemd that the loop turns, and what this host is."""
+    interval_s = watchdog_interval_s()
+    while True:
+        view = host.local()
+        where = f"node {view.node} of {view.cluster_name}" if view.node else "in no cluster"
+        link = "" if not view.node or view.connected else ", manager unreachable"
+        notify(f"WATCHDOG=1\nSTATUS={where}{link}")
+        await asyncio.sleep(interval_s)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""vastskyd itself: a host with or without a cluster, and what its D-Bus service asks of it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from vastskyd import __version__
+from vastskyd.config import Config
+from vastskyd.core import api
+from vastskyd.core.errors import ConflictError
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core.turn import Policy
+from vastskyd.exports.qsd import QemuExports
+from vastskyd.kernel import process
+from vastskyd.kernel.clock import SystemClock
+from vastskyd.kernel.disks import LinuxDisks
+from vastskyd.kernel.host import HostKernel
+from vastskyd.roles import founding
+from vastskyd.roles.member import Member, Ports
+from vastskyd.store import identity as identities
+from vastskyd.store.identity import Identity
+from vastskyd.store.sqlite import SqliteStore
+from vastskyd.wire.ca import CertificateAuthority
+from vastskyd.wire.hello import Identity as PeerIdentity
+from vastskyd.wire.hub import HubOptions, PeerHub
+from vastskyd.wire.limits import WireLimits
+
+log = logging.getLogger(__name__)
+
+
+async def _run(argv: tuple[str, ...], timeout_s: float) -> object:
+    return await process.run(argv, timeout_s)
+
+
+class Host:
+    """Answers for the cluster that this host belongs to; `run` until cancelled."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._identity = identities.load(config.state_path)
+        self._member: Member | None = None
+        self._belongs = asyncio.Event()
+        self._changing = asyncio.Lock()
+        if self._identity is not None:
+            self._belongs.set()
+
+    async def run(self) -> None:
+        """Waits until the host belongs to a cluster, then lives in it."""
+        await self._belongs.wait()
+        if self._identity is not None:
+            await self._live(self._identity)
+
+    async def _live(self, identity: Identity) -> None:
+        config = self._config
+        tls = founding.tls_directory(config)
+        kernel = HostKernel(tls)
+        hub = PeerHub(
+            HubOptions(
+                identity=PeerIdentity(
+                    cluster=identity.cluster, node=identity.node, boot_id=kernel.boot_id()
+                ),
+                tls_directory=tls,
+                port=identity.port,
+                admit=self._admit,
+                on_join=self._on_join if Role.MANAGER in identity.roles else None,
+                limits=WireLimits(
+                    heartbeat_s=config.timeouts.heartbeat_s,
+                    dead_after_s=config.timeouts.dead_after_s,
+                ),
+            )
+        )
+        store = issuer = None
+        if Role.MANAGER in identity.roles:
+            store = SqliteStore(founding.database(config))
+            authority = CertificateAuthority.load(founding.ca_directory(config))
+            issuer = founding.Authority(authority, self._clock)
+        ports = Ports(
+            kernel=kernel,
+            exports=QemuExports(config.runtime_path, tls, _run),
+            disks=LinuxDisks(),
+            peers=hub,
+            clock=self._clock,
+            store=store,
+            issuer=issuer,
+        )
+        self._member = Member(identity, ports, _policy(config), config.timeouts.leg_timeout_s)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._member.run(), name="member")
+                await hub.start()
+                if identity.manager != identity.node:
+                    hub.keep(identity.manager, identity.manager_addresses, identity.manager_port)
+                log.info("node %s of cluster %s", identity.node, identity.cluster_name)
+        finally:
+            await hub.stop()
+            kernel.close()
+            if store is not None:
+                store.close()
+
+    def _admit(self, node: str) -> bool:
+        manager = None if self._member is None else self._member.manager
+        return manager is None or manager.is_member(NodeId(node))
+
+    async def _on_join(self, request: api.Join, address: str) -> api.Joined:
+        if self._member is None or self._member.manager is None:
+            raise ConflictError("this node is not ready to let others in yet")
+        log.info("join of %s from %s", request.node, address)
+        return await self._member.manager.admit(request)
+
+    # --- what the D-Bus service asks ------------------------------------------------------
+
+    async def ask(self, request: Record) -> Record:
+        if self._member is None:
+            raise ConflictError(
+                "this host belongs to no cluster",
+                hint="make one with 'vastskyctl cluster init' or join one with"
+                " 'vastskyctl join TOKEN'",
+            )
+        return await self._member.ask(request)
+
+    async def init(
+        self,
+        name: str,
+        addresses: tuple[str, ...],
+        rack: str,
+        node: str,
+        encryption: Encryption,
+        roles: tuple[Role, ...],
+    ) -> api.Initialised:
+        request = api.InitCluster(
+            name=name,
+            addresses=addresses,
+            rack=rack,
+            node=node,
+            encryption=encryption,
+            roles=roles,
+        )
+        return await self._become(
+            lambda: asyncio.to_thread(founding.found, self._config, self._clock, request)
+        )
+
+    async def join(
+        self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
+    ) -> api.Initialised:
+        request = api.JoinCluster(
+            token=token, addresses=addresses, rack=rack, node=node, roles=roles
+        )
+        return await self._become(lambda: founding.enter(self._config, self._clock, request))
+
+    async def _become(self, act: Callable[[], Awaitable[Identity]]) -> api.Initialised:
+        async with self._changing:
+            if self._identity is not None:
+                raise ConflictError(
+                    f"this host is node {self._identity.node} of cluster"
+                    f" {self._identity.cluster_name} already"
+                )
+            self._identity = await act()
+            self._belongs.set()
+        return api.Initialised(
+            cluster=self._identity.cluster,
+            cluster_name=self._identity.cluster_name,
+            node=self._identity.node,
+            roles=self._identity.roles,
+        )
+
+    def local(self) -> api.LocalView:
+        identity = self._identity
+        return api.LocalView(
+            version=__version__,
+            node="" if identity is None else identity.node,
+            cluster_name="" if identity is None else identity.cluster_name,
+            roles=() if identity is None else identity.roles,
+            connected=self._member is not None and self._member.connected,
+        )
+
+
+def _policy(config: Config) -> Policy:
+    return Policy(
+        rebuild_delay_s=config.timeouts.rebuild_delay_s,
+        rebuilds_per_disk=config.rebuild.per_disk,
+        sync_rate_max_kib_s=config.rebuild.rate_max_kib_s,
+        segment_max_bytes=config.placement.segment_max_bytes,
+    )

@@ -1,0 +1,210 @@
+"""How a host comes to belong to a cluster: by founding one, or by joining with a token.
+
+The identity file is written last: until it is there, nothing has happened that trying again does
+not overwrite.
+"""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from vastskyd.config import Config
+from vastskyd.core.api import InitCluster, JoinCluster
+from vastskyd.core.errors import ConflictError, InvalidError
+from vastskyd.core.ids import SHORT_ID_DIGITS, ClusterId, NodeId, node_id
+from vastskyd.core.model import Cluster, Generation, Node, Role
+from vastskyd.core.state import Draft, load
+from vastskyd.ports import Clock
+from vastskyd.roles.joining import EXPORT_PORT_FIRST
+from vastskyd.store import identity as identities
+from vastskyd.store.identity import Identity
+from vastskyd.store.sqlite import SqliteStore
+from vastskyd.wire.ca import CertificateAuthority, NodeKey
+from vastskyd.wire.joining import Applicant, join
+from vastskyd.wire.token import JoinToken, parse_token
+
+_NAME_LENGTH_MAX = 64
+
+
+def tls_directory(config: Config) -> Path:
+    return config.state_path / "tls"
+
+
+def ca_directory(config: Config) -> Path:
+    return config.state_path / "ca"
+
+
+def database(config: Config) -> Path:
+    return config.state_path / "manager.db"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """roles.joining.Issuer over the cluster's CA."""
+
+    authority: CertificateAuthority
+    clock: Clock
+
+    def issue(self, csr_pem: str, node: NodeId, addresses: tuple[str, ...]) -> str:
+        return self.authority.issue(csr_pem, node, addresses, self.clock.now_s())
+
+    def ca_pem(self) -> str:
+        return self.authority.certificate_pem
+
+    def token(
+        self,
+        cluster: ClusterId,
+        manager: Node,
+        secret: str,
+        expires_s: float,
+        roles: tuple[Role, ...],
+    ) -> str:
+        return JoinToken(
+            ca_fingerprint=self.authority.fingerprint,
+            cluster=cluster,
+            manager=manager.id,
+            addresses=manager.addresses,
+            port=manager.port,
+            secret=secret,
+            expires_s=expires_s,
+            roles=roles,
+        ).encode()
+
+
+def found(config: Config, clock: Clock, request: InitCluster) -> Identity:
+    """This host becomes the manager of a new cluster."""
+    name = request.name or "vastsky"
+    if len(name) > _NAME_LENGTH_MAX or not name.isprintable():
+        raise InvalidError("a cluster's name has 1 to 64 printable characters")
+    node = _node_name(request.node)
+    roles = _roles(request.roles or config.roles or tuple(Role))
+    if Role.MANAGER not in roles:
+        raise InvalidError("the first host of a cluster is its manager", hint="add --role manager")
+    addresses = _addresses(request.addresses or config.addresses)
+    _refuse_leftovers(config)
+    cluster = Cluster(
+        id=ClusterId(clock.new_token(SHORT_ID_DIGITS)),
+        name=name,
+        manager=node,
+        created_s=clock.now_s(),
+        encryption=request.encryption,
+    )
+    member = Node(
+        id=node,
+        roles=roles,
+        addresses=addresses,
+        port=config.port,
+        export_port=EXPORT_PORT_FIRST,
+        rack=request.rack or config.rack,
+        joined_s=clock.now_s(),
+    )
+    authority = CertificateAuthority.create(cluster.id, clock.now_s())
+    authority.save(ca_directory(config))
+    key = NodeKey.create()
+    issued = authority.issue(key.csr_pem(), node, addresses, clock.now_s())
+    key.save(tls_directory(config), issued, authority.certificate_pem)
+    _write_records(database(config), cluster, member)
+    identity = Identity(
+        cluster=cluster.id,
+        cluster_name=name,
+        node=node,
+        roles=roles,
+        addresses=addresses,
+        port=config.port,
+        rack=member.rack,
+        manager=node,
+        manager_addresses=addresses,
+        manager_port=config.port,
+    )
+    identities.save(config.state_path, identity)
+    return identity
+
+
+def _refuse_leftovers(config: Config) -> None:
+    """A database without an identity is either a founding that was cut short, and holds one
+    cluster and one node, or something to be looked at by a person."""
+    path = database(config)
+    if not path.exists():
+        return
+    store = SqliteStore(path)
+    try:
+        state = load(store.load())
+    finally:
+        store.close()
+    if len(state.nodes) > 1 or state.disks or state.volumes:
+        raise ConflictError(
+            f"{path} holds a cluster already",
+            hint=f"restore {config.state_path / identities.FILE_NAME}, or move the database away",
+        )
+    for leftover in path.parent.glob(path.name + "*"):
+        leftover.unlink()
+
+
+def _write_records(path: Path, cluster: Cluster, node: Node) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = SqliteStore(path)
+    try:
+        draft = Draft(load(store.load()))
+        draft.put(cluster)
+        draft.put(node)
+        draft.put(Generation(number=0))
+        store.commit(draft.puts(), draft.deletes())
+    finally:
+        store.close()
+
+
+async def enter(config: Config, clock: Clock, request: JoinCluster) -> Identity:
+    """This host becomes a node of the cluster that made the token."""
+    token = parse_token(request.token)
+    if token.is_expired(clock.now_s()):
+        raise InvalidError(
+            "the join token has expired", hint="make a new one: 'vastskyctl cluster token'"
+        )
+    applicant = Applicant(
+        node=_node_name(request.node),
+        roles=_roles(request.roles or config.roles or token.roles),
+        addresses=_addresses(request.addresses or config.addresses),
+        port=config.port,
+        rack=request.rack or config.rack,
+    )
+    key = NodeKey.create()
+    joined = await join(token, applicant, key, now_s=clock.now_s())
+    key.save(tls_directory(config), joined.certificate_pem, joined.ca_pem)
+    identity = Identity(
+        cluster=joined.cluster,
+        cluster_name=joined.cluster_name,
+        node=joined.node,
+        roles=joined.roles,
+        addresses=applicant.addresses,
+        port=applicant.port,
+        rack=applicant.rack,
+        manager=joined.manager,
+        manager_addresses=joined.manager_addresses,
+        manager_port=joined.manager_port,
+    )
+    identities.save(config.state_path, identity)
+    return identity
+
+
+def _node_name(text: str) -> NodeId:
+    return node_id(text or socket.gethostname().partition(".")[0].lower())
+
+
+def _roles(roles: tuple[Role, ...]) -> tuple[Role, ...]:
+    return tuple(role for role in Role if role in roles)
+
+
+def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if not addresses:
+        raise InvalidError(
+            "no data address is known for this host",
+            hint="give --address once per data network, the same order on every host,"
+            " or write addresses = [...] in /etc/vastsky/vastskyd.toml",
+        )
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise InvalidError(f"{address!r} is not an IP address") from error
+    return addresses

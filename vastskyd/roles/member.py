@@ -1,0 +1,137 @@
+"""A host that belongs to a cluster: its roles put together over the ports."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vastskyd.core import api
+from vastskyd.core.errors import UnreachableError
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import Record, Role
+from vastskyd.core.turn import Policy
+from vastskyd.ports import Clock, Disks, Exports, Handler, Kernel, Peers, Store
+from vastskyd.roles.head import HeadRole
+from vastskyd.roles.joining import Issuer
+from vastskyd.roles.manager import Manager
+from vastskyd.roles.node import NodeAgent
+from vastskyd.roles.storage import StorageRole
+from vastskyd.store.identity import Identity
+
+_ASK_TIMEOUT_S = 45.0
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A host's doors. `store` and `issuer` are the manager's; None elsewhere."""
+
+    kernel: Kernel
+    exports: Exports
+    disks: Disks
+    peers: Peers
+    clock: Clock
+    store: Store | None = None
+    issuer: Issuer | None = None
+
+
+class _WithSelf:
+    """Peers to which this node is one too: a call to itself goes to its own handler."""
+
+    def __init__(self, peers: Peers, me: NodeId, answer: Handler) -> None:
+        self._peers = peers
+        self._me = me
+        self._answer = answer
+
+    async def call(self, node: NodeId, request: Record, timeout_s: float) -> Record:
+        if node != self._me:
+            return await self._peers.call(node, request, timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._answer(node, request)
+        except TimeoutError as error:
+            raise UnreachableError(f"{node} did not answer itself in time") from error
+
+    async def probe(self, node: NodeId, addresses: tuple[str, ...], port: int) -> bool:
+        return node == self._me or await self._peers.probe(node, addresses, port)
+
+    def connected(self) -> frozenset[NodeId]:
+        return self._peers.connected() | {self._me}
+
+    def listen(self, handler: Handler, changed: Callable[[NodeId, bool], None]) -> None:
+        self._peers.listen(handler, changed)
+
+
+class Member:
+    """Made with a host's identity and ports; `run` is its life."""
+
+    def __init__(
+        self, identity: Identity, ports: Ports, policy: Policy, leg_timeout_s: float
+    ) -> None:
+        self.identity = identity
+        self._peers = _WithSelf(ports.peers, identity.node, self._answer)
+        self.manager = self._make_manager(ports, policy)
+        self._agent = NodeAgent(
+            identity.node, identity.manager, ports.kernel, self._peers, ports.clock
+        )
+        storage = head = None
+        if Role.STORAGE in identity.roles:
+            storage = StorageRole(
+                identity.cluster,
+                identity.cluster_name,
+                ports.kernel,
+                ports.exports,
+                ports.disks,
+                ports.clock,
+                self._agent.wake_storage,
+            )
+        if Role.HEAD in identity.roles:
+            head = HeadRole(
+                identity.node,
+                identity.addresses,
+                ports.kernel,
+                ports.clock,
+                leg_timeout_s,
+                self._agent.wake_head,
+            )
+        self._agent.with_roles(storage, head)
+
+    def _make_manager(self, ports: Ports, policy: Policy) -> Manager | None:
+        if Role.MANAGER not in self.identity.roles:
+            return None
+        if ports.store is None or ports.issuer is None:
+            raise TypeError("a manager needs a store and an issuer")
+        return Manager(
+            self.identity.node, ports.store, self._peers, ports.clock, policy, ports.issuer
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._peers.listen(self._answer, self._session_changed)
+        self._session_changed(self.identity.node, True)
+        async with asyncio.TaskGroup() as group:
+            if self.manager is not None:
+                group.create_task(self.manager.run(), name="manager")
+            group.create_task(self._agent.run(), name="agent")
+
+    async def ask(self, request: Record) -> Record:
+        """Any of api.ADMIN_REQUESTS, answered by the manager wherever it is."""
+        return await self._peers.call(self.identity.manager, request, _ASK_TIMEOUT_S)
+
+    @property
+    def connected(self) -> bool:
+        """There is a session with the manager, or this is it."""
+        return self.identity.manager in self._peers.connected()
+
+    async def _answer(self, peer: NodeId, request: Record) -> Record:
+        if isinstance(request, api.ApplyDocument | api.Probe | api.Ping):
+            return await self._agent.answer(peer, request)
+        if self.manager is None:
+            raise UnreachableError(
+                f"{self.identity.node} is not the manager; {self.identity.manager} is"
+            )
+        return await self.manager.answer(peer, request)
+
+    def _session_changed(self, node: NodeId, up: bool) -> None:
+        if self.manager is not None:
+            self.manager.session_changed(node, up)
+        if up and node == self.identity.manager:
+            self._agent.session_up()
