@@ -51,6 +51,8 @@ class LinuxMd:
         if (have := await self._with_uuid(uuid)) is not None:
             return have.device
         missing = ["missing"] * (copies - len(legs))
+        # One copy is "an unusual number" to mdadm; a second may be added later.
+        unusual = ["--force"] if copies == 1 else []
         return await self._make(
             [
                 "--create",
@@ -68,6 +70,7 @@ class LinuxMd:
                 "--readonly",
                 "--run",
                 "--quiet",
+                *unusual,
             ],
             [*legs, *missing],
         )

@@ -1,0 +1,176 @@
+"""What only a real host has: udev's view of a stack, and a daemon that begins anew over one."""
+
+import asyncio
+import os
+import subprocess
+
+import pytest
+
+from tests.contract.lab_world import TLS, aside
+from tests.contract.test_md import LEG_SIZE, SIZE, UUID, Stack
+from tests.contract.test_nbd import connect, until_dead
+from tests.contract.world import World
+from vastskyd.core import names
+from vastskyd.core.ids import ExtentId, VolumeId
+from vastskyd.core.names import LegName, VolumeDeviceName
+from vastskyd.kernel.host import HostKernel
+from vastskyd.ports import LinearTarget
+
+MIB = 1024 * 1024
+VOLUME = VolumeId("0123456789abcdef01234567")
+EXTENT = ExtentId("00000000000000e1")
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("VASTSKY_CONTRACT_WORLD") != "lab", reason="runs inside a guest of the lab"
+)
+
+
+def real(link: str) -> str:
+    return os.path.realpath(link)
+
+
+async def properties(device: str) -> dict[str, str]:
+    text = await aside(f"udevadm settle && udevadm info --query=property --name={device}")
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+async def assert_left_alone(device: str) -> None:
+    told = await properties(device)
+    assert told["SYSTEMD_READY"] == "0"
+    assert told["VASTSKY_INTERNAL"] == "1"
+    assert not [key for key in told if key.startswith("ID_FS_")]
+    assert "/disk/" not in told.get("DEVLINKS", "")
+
+
+async def test_a_stack_as_udev_sees_it(world: World) -> None:
+    """NBD, leg, array and volume: with a file system, which only the volume may show."""
+    kernel = world.kernel
+    (disk,) = await world.make_legs(1, LEG_SIZE)
+    nbd = await connect(world, await world.serve(disk))
+    name = LegName(VOLUME, 5, EXTENT, 3)
+    leg = await kernel.dm.ensure_leg(name, (nbd,), LEG_SIZE)
+    array = await kernel.md.create(UUID, "v-5", (leg,), 1, SIZE)
+    await kernel.md.make_writable(array)
+    volume = await kernel.dm.ensure_linear(
+        names.volume_dm_name("data.1"),
+        VolumeDeviceName(VOLUME, 3).dm_uuid(),
+        (LinearTarget(array, 0, SIZE),),
+        public=True,
+    )
+    await aside("udevadm settle")
+    link = names.volume_device("data.1")
+    assert real(link) == volume
+    await world.put_filesystem(link)
+    await aside("udevadm settle")
+    told = await properties(volume)
+    assert told["ID_FS_TYPE"] == "ext4"
+    assert told.get("SYSTEMD_READY") != "0"
+    assert ":systemd:" in told["TAGS"]
+    await aside("systemctl is-active dev-vastsky-data.1.device")
+    # Coldplug, as at boot or by an administrator's trigger: nobody looks inside either.
+    await aside("udevadm trigger --settle --action=add --subsystem-match=block")
+    await aside("udevadm trigger --settle --action=change --subsystem-match=block")
+    await assert_left_alone(nbd)
+    await assert_left_alone(leg)
+    told = await properties(array)
+    assert told["SYSTEMD_READY"] == "0"
+    assert "DEVLINKS" not in told
+    assert real(link) == volume
+    by_uuid = (await properties(volume))["ID_FS_UUID"]
+    assert real(f"/dev/disk/by-uuid/{by_uuid}") == volume
+    assert len(await kernel.md.arrays()) == 1, "mdadm --incremental assembled something"
+    await kernel.dm.remove(names.volume_dm_name("data.1"))
+    await aside("udevadm settle")
+    assert real(link) == link
+
+
+async def test_legs_of_a_stopped_array_are_not_assembled_by_udev(world: World) -> None:
+    stack = Stack(world)
+    await stack.create(2, 2)
+    await world.kernel.md.stop(stack.array)
+    for index in range(2):
+        await world.kernel.dm.remove(stack.name(index).dm_name())
+        await stack.map_leg(index)
+    await aside("udevadm trigger --settle --action=change --subsystem-match=block")
+    await aside("udevadm trigger --settle --action=add --subsystem-match=block")
+    assert await world.kernel.md.arrays() == ()
+    assert not [name for name in os.listdir("/sys/block") if name.startswith("md")]
+
+
+async def test_an_extent_of_a_dead_export_is_not_assembled_by_udev(world: World) -> None:
+    """On the storage host: the extent carries md's superblock of the leg that it was."""
+    kernel = world.kernel
+    stack = Stack(world)
+    await stack.create(2, 2)
+    await kernel.md.stop(stack.array)
+    await kernel.dm.remove(stack.name(0).dm_name())
+    extent = await kernel.dm.ensure_linear(
+        names.extent_dm_name(EXTENT),
+        names.extent_dm_uuid(EXTENT),
+        (LinearTarget(stack.paths[0], 0, LEG_SIZE),),
+        public=False,
+    )
+    await aside("udevadm trigger --settle --action=change --subsystem-match=block")
+    await assert_left_alone(extent)
+    assert await kernel.md.superblock(extent) is not None
+    # Only ours is looked at: udev may start what it likes on the bare device below, which has
+    # a device-mapper name of the test's own.
+    assert await kernel.md.arrays() == ()
+
+
+async def test_a_held_leg_stops_no_worker_of_udev(world: World) -> None:
+    (bad,) = await world.make_legs(1, LEG_SIZE)
+    name = LegName(VOLUME, 5, EXTENT, 3)
+    leg = await world.kernel.dm.ensure_leg(name, (bad,), LEG_SIZE)
+    await world.fail_path(bad)
+    write = asyncio.ensure_future(world.write(leg, MIB, bytes(4096)))
+    await asyncio.sleep(1)
+    await aside(f"udevadm trigger --action=change {leg}; timeout 20 udevadm settle --timeout=15")
+    await world.kernel.dm.release_leg(name)
+    with pytest.raises(OSError):
+        await asyncio.wait_for(write, 10)
+
+
+async def test_a_new_daemon_knows_dead_links(world: World) -> None:
+    first, second = await world.make_legs(2, LEG_SIZE)
+    one, two = await world.serve(first), await world.serve(second)
+    dead = await connect(world, one)
+    well = await connect(world, two, names.PathName(EXTENT, 3, 1))
+    leg = LegName(VOLUME, 5, EXTENT, 3)
+    await world.kernel.dm.ensure_leg(leg, (dead,), LEG_SIZE)
+    await world.kill_server(one)
+    await until_dead(world, dead)
+    again = HostKernel(TLS / "client")
+    async with asyncio.timeout(10):
+        known = {device.device: device.alive for device in await again.nbd.devices()}
+    assert known == {dead: False, well: True}
+    again.close()
+
+
+async def test_the_daemon_may_die(world: World) -> None:
+    """Handshake and stack made by another process, which is gone: I/O goes on."""
+    (disk,) = await world.make_legs(1, LEG_SIZE)
+    served = await world.serve(disk)
+    code = f"""
+import asyncio
+from pathlib import Path
+from vastskyd.core.documents import Endpoint
+from vastskyd.core.model import Encryption
+from vastskyd.core.names import LegName, PathName
+from vastskyd.kernel.host import HostKernel
+async def main():
+    kernel = HostKernel(Path("/nowhere"))
+    end = Endpoint(network=0, address="127.0.0.1", port={served.endpoint.port})
+    nbd = await kernel.nbd.connect(
+        PathName("{EXTENT}", 3, 0), end, "the-export", Encryption.NONE, "store1", "127.0.0.1")
+    print(await kernel.dm.ensure_leg(LegName("{VOLUME}", 5, "{EXTENT}", 3), (nbd,), {LEG_SIZE}))
+asyncio.run(main())
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, ["python3", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    leg = done.stdout.strip()
+    await world.write(leg, 0, bytes(range(256)) * 16)
+    (device,) = await world.kernel.nbd.devices()
+    assert device.alive
