@@ -161,9 +161,9 @@ async def test_a_probe_tells_whether_the_node_answers(lab: Lab) -> None:
     manager, storage = await lab.pair()
     port = manager.hub.port
     assert await storage.hub.probe(M1, (HOST,), port)
-    assert not await storage.hub.probe((HOST,), port, S2)
-    assert not await storage.hub.probe((), port, M1)
-    assert not await storage.hub.probe(("not an address!",), port, M1)
+    assert not await storage.hub.probe(S2, (HOST,), port)
+    assert not await storage.hub.probe(M1, (), port)
+    assert not await storage.hub.probe(M1, ("not an address!",), port)
     assert manager.changes == [(S1, True)], "a probe must not disturb the session"
     await manager.hub.stop()
     assert not await storage.hub.probe(M1, (HOST,), port)
@@ -172,7 +172,7 @@ async def test_a_probe_tells_whether_the_node_answers(lab: Lab) -> None:
 async def test_a_probe_of_a_mute_host_ends(lab: Lab) -> None:
     storage = await lab.node(S1, limits=quick(connect_s=0.2))
     with socket.create_server((HOST, 0)) as mute:
-        assert not await soon(storage.hub.probe((HOST,), mute.getsockname()[1], M1))
+        assert not await soon(storage.hub.probe(M1, (HOST,), mute.getsockname()[1]))
 
 
 # --- who is let in ---
@@ -184,7 +184,7 @@ async def refused(lab: Lab, directory: Path, node: NodeId = S1) -> None:
     storage = await lab.node(node, directory=directory)
     storage.hub.keep(M1, (HOST,), manager.hub.port)
     await until(lambda: bool(lab.log.events("unreachable")))
-    assert not await storage.hub.probe((HOST,), manager.hub.port, M1)
+    assert not await storage.hub.probe(M1, (HOST,), manager.hub.port)
     assert manager.changes == storage.changes == []
 
 
@@ -243,17 +243,17 @@ async def test_new_certificates_are_used_after_a_reload(lab: Lab) -> None:
     stale = lab.enrol(M1, now_s=NOW_S - 6 * YEAR_S)
     for name in ("server-key.pem", "server-cert.pem"):
         (directory / name).write_bytes((stale / name).read_bytes())
-    assert await storage.hub.probe((HOST,), manager.hub.port, M1)
+    assert await storage.hub.probe(M1, (HOST,), manager.hub.port)
     manager.hub.reload_tls()
-    assert not await storage.hub.probe((HOST,), manager.hub.port, M1)
+    assert not await storage.hub.probe(M1, (HOST,), manager.hub.port)
     key = NodeKey.load(directory)
     key.save(directory, lab.ca.issue(key.csr_pem(), M1, (HOST,), NOW_S), lab.ca.certificate_pem)
     manager.hub.reload_tls()
-    assert await storage.hub.probe((HOST,), manager.hub.port, M1)
+    assert await storage.hub.probe(M1, (HOST,), manager.hub.port)
     (directory / "server-cert.pem").write_text("junk")
     with pytest.raises(DamagedError):
         manager.hub.reload_tls()
-    assert await storage.hub.probe((HOST,), manager.hub.port, M1)
+    assert await storage.hub.probe(M1, (HOST,), manager.hub.port)
 
 
 async def test_a_hub_needs_certificates(tmp_path: Path) -> None:
