@@ -22,8 +22,10 @@ T = TypeVar("T")
 
 MDADM_TIMEOUT_S = 30.0
 CALL_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 5.0
 BUSY_TIMEOUT_S = 3.0
 BUSY_RETRY_S = 0.05
+_RESYNC_TRIES = 100
 
 # An empty configuration: no ARRAY line and no AUTO policy of the host has a say.
 _CONFIG = "--config=none"
@@ -89,13 +91,20 @@ class LinuxMd:
             return md_superblock.parse(block)
 
         what = f"read the md superblock of {leg}"
-        return await threads.call(act, CALL_TIMEOUT_S, what, lane=f"superblock:{leg}")
+        return await threads.call(act, READ_TIMEOUT_S, what, lane=f"superblock:{leg}")
 
     async def make_writable(self, device: str) -> None:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
-        if sysfs.attribute(directory / "array_state") not in ("readonly", "read-auto"):
+        if sysfs.attribute(directory / "array_state") not in md_sysfs.READ_ONLY:
             return
         await self._write(device, directory / "array_state", "active", "make writable")
+        # md's own thread starts the resync that an unclean end left pending; nobody is to write
+        # before it has, so that no reader sees legs that differ longer than need be.
+        for _ in range(_RESYNC_TRIES):
+            if not md_sysfs.resync_pending(directory):
+                return
+            await asyncio.sleep(BUSY_RETRY_S)
+        raise DeviceError(f"md does not begin the pending resync of {device}")
 
     async def add(self, device: str, leg: str, *, fresh: bool) -> None:
         array, member = sysfs.kernel_name(device), sysfs.kernel_name(leg)

@@ -9,7 +9,7 @@ from vastskyd.core.units import SECTOR_BYTES
 from vastskyd.kernel import sysfs
 from vastskyd.ports import MdArray, MdMember, MemberState
 
-_READ_ONLY = ("readonly", "read-auto")
+READ_ONLY = ("readonly", "read-auto")
 
 
 def directory(kernel_name: str) -> Path:
@@ -45,7 +45,7 @@ def array(kernel_name: str) -> MdArray | None:
         uuid=names.array_uuid(leg.volume, leg.segment),
         members=members,
         raid_devices=_number(sysfs.attribute(directory(kernel_name) / "raid_disks")),
-        read_only=state in _READ_ONLY,
+        read_only=state in READ_ONLY,
         sync_action=sysfs.attribute(directory(kernel_name) / "sync_action") or "idle",
         sync_done_bytes=done,
         sync_total_bytes=total,
@@ -68,6 +68,14 @@ def member_state(state: str, slot: str) -> MemberState:
     if "in_sync" in words:
         return MemberState.IN_SYNC
     return MemberState.SPARE if slot == "none" else MemberState.RECOVERING
+
+
+def resync_pending(array_directory: Path) -> bool:
+    """Whether a resync is due that has not begun."""
+    start = sysfs.attribute(array_directory / "resync_start")
+    return start not in (None, "none") and (
+        sysfs.attribute(array_directory / "sync_action") == "idle"
+    )
 
 
 def _members(kernel_name: str) -> tuple[MdMember, ...]:
