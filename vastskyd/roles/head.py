@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from vastskyd.core.documents import HeadDocument, HeadReport, VolumeFact, VolumeSpec
+from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.layout import (
@@ -37,7 +37,6 @@ from vastskyd.roles.watching import LegWatch
 
 log = logging.getLogger(__name__)
 
-_ROUNDS_MAX = 40
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 3.0
 
@@ -50,6 +49,14 @@ class _Attempt:
     failures: int = 0
     not_before_s: float = 0.0
     message: str = ""
+
+
+@dataclass(frozen=True)
+class _Act:
+    """A volume's steps under way, decided by the document `revision`."""
+
+    task: asyncio.Task[None]
+    revision: int
 
 
 _PathKey = tuple[ExtentId, int, int]
@@ -75,6 +82,8 @@ class HeadRole:
         self._changed = changed
         self._watch = LegWatch(leg_timeout_s)
         self._attempts: dict[_PathKey, _Attempt] = {}
+        self._acts: dict[VolumeId, _Act] = {}
+        self._cuts: dict[str, asyncio.Task[None]] = {}
         self._wanted_since_s: dict[tuple[VolumeId, int], float] = {}
         self._users: dict[VolumeId, tuple[str, ...]] = {}
         self._rates: dict[str, int] = {}
@@ -83,30 +92,38 @@ class HeadRole:
     async def stop(self) -> None:
         """Ends what runs in the background; the stacks stay."""
         tasks = [attempt.task for attempt in self._attempts.values()]
+        tasks += [act.task for act in self._acts.values()] + list(self._cuts.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def converge(self, document: HeadDocument | None) -> HeadReport:
-        """Works until nothing is left to do but wait. Without a document (none received yet)
-        nothing is changed: what runs, runs on."""
+    async def converge(
+        self, document: HeadDocument | None, revision: int
+    ) -> tuple[HeadReport, int]:
+        """One look, and the next steps of every volume begun in the background: a volume whose
+        kernel call hangs holds up neither the others nor the report. `changed` is called when a
+        volume's steps are done. Without a document (none received yet) nothing is changed.
+
+        The revision that is answered is the newest by which everything still under way was
+        decided: the manager relies on it.
+        """
         if document is None:
-            return HeadReport()
+            return HeadReport(), 0
         self._forget(document)
-        facts: dict[VolumeId, VolumeFact] = {}
-        for _ in range(_ROUNDS_MAX):
-            sight = await observe(self._kernel)
-            trouble, retry = self._watch.look(sight, document, self._clock.monotonic_s())
-            for device in retry:
-                await self._kernel.nbd.disconnect(device)
-            plans = self._plans(document, sight, trouble)
-            facts = {volume: plan.fact for volume, plan in plans.items() if plan.fact is not None}
-            acted = await self._act(plans)
-            acted |= await self._clear_orphans(document, sight, trouble)
-            if not acted and not retry:
-                break
-        await self._set_rates(document)
-        return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts)))
+        busy = {v: act for v, act in self._acts.items() if not act.task.done()}
+        self._acts = busy.copy()
+        sight = await observe(self._kernel)
+        trouble, retry = self._watch.look(sight, document, self._clock.monotonic_s())
+        for device in retry:
+            self._cut(device)
+        plans = self._plans(document, sight, trouble)
+        for volume, plan in plans.items():
+            self._begin(volume, plan.steps, revision)
+        self._clear_orphans(document, sight, trouble, revision)
+        await self._set_rates(document, sight)
+        facts = {volume: plan.fact for volume, plan in plans.items() if plan.fact is not None}
+        decided = min([revision, *(act.revision for act in busy.values())])
+        return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts))), decided
 
     def _forget(self, document: HeadDocument) -> None:
         """Memory of volumes that are no longer this head's."""
@@ -147,39 +164,62 @@ class HeadRole:
             return plan
         return plan.explained(problem)
 
-    async def _act(self, plans: dict[VolumeId, Plan]) -> bool:
-        """Whether anything was done that is worth another look. Volumes do not wait for one
-        another."""
-        done = await asyncio.gather(
-            *(self._act_on(volume, plan.steps) for volume, plan in plans.items())
-        )
-        return any(done)
+    def _begin(self, volume: VolumeId, steps: tuple[Step, ...], revision: int) -> None:
+        """A volume's steps are done in order, one batch at a time."""
+        for step in steps:
+            if isinstance(step, Connect):
+                self._start_connect(step)
+            elif isinstance(step, Disconnect):
+                self._cut(step.device)
+        rest = tuple(step for step in steps if not isinstance(step, Connect | Disconnect))
+        if rest and volume not in self._acts:
+            task = asyncio.create_task(self._act(volume, rest), name=f"volume {volume}")
+            self._acts[volume] = _Act(task, revision)
 
-    async def _act_on(self, volume: VolumeId, steps: tuple[Step, ...]) -> bool:
-        acted = False
+    async def _act(self, volume: VolumeId, steps: tuple[Step, ...]) -> None:
         try:
             for step in steps:
-                acted |= await self._do(volume, step)
+                if isinstance(step, UnmapVolume):
+                    await self._unmap_volume(volume, step)
+                else:
+                    await self._effect(step)
         except VastskyError as error:
             if self._problems.get(volume) != error.message:
                 log.error("volume %s: %s", volume, error.message)
             self._problems[volume] = error.message
-            return False
-        if steps:
+        else:
             self._problems.pop(volume, None)
-        return acted
+            self._changed()
 
-    async def _clear_orphans(
-        self, document: HeadDocument, sight: Sight, trouble: dict[ExtentId, Trouble]
-    ) -> bool:
+    def _cut(self, device: str) -> None:
+        """In the background: the kernel waits for the dead socket to let go."""
+        running = self._cuts.get(device)
+        if running is None or running.done():
+            self._cuts = {d: task for d, task in self._cuts.items() if not task.done()}
+            self._cuts[device] = asyncio.create_task(self._disconnect(device), name=f"cut {device}")
+
+    async def _disconnect(self, device: str) -> None:
+        try:
+            await self._kernel.nbd.disconnect(device)
+        except VastskyError as error:
+            log.warning("%s: %s", device, error.message)
+        else:
+            self._changed()
+
+    def _clear_orphans(
+        self,
+        document: HeadDocument,
+        sight: Sight,
+        trouble: dict[ExtentId, Trouble],
+        revision: int,
+    ) -> None:
         """Stacks and connections that no document names: fenced, or left by a crash."""
         wanted = {spec.id for spec in document.volumes}
-        acted = False
         for volume in sight.volume_ids():
             if volume not in wanted:
-                steps = plan_teardown(volume, sight, trouble, force=True)
-                log.warning("volume %s is not this head's any more: taking it down", volume)
-                acted |= await self._act_on(volume, steps)
+                if volume not in self._acts:
+                    log.warning("volume %s is not this head's any more: taking it down", volume)
+                self._begin(volume, plan_teardown(volume, sight, trouble, force=True), revision)
         keep = frozenset(
             (leg.extent, spec.epoch)
             for spec in document.volumes
@@ -188,13 +228,11 @@ class HeadRole:
             for leg in segment.legs
         )
         for step in plan_orphan_paths(sight, keep):
-            await self._kernel.nbd.disconnect(step.device)
-            acted = True
-        return acted
+            self._cut(step.device)
 
-    async def _set_rates(self, document: HeadDocument) -> None:
+    async def _set_rates(self, document: HeadDocument, sight: Sight) -> None:
         rate = document.sync_rate_max_kib_s
-        arrays = {array.device for array in await self._kernel.md.arrays()}
+        arrays = {array.device for array in sight.arrays.values()}
         self._rates = {device: r for device, r in self._rates.items() if device in arrays}
         for device in sorted(arrays):
             if self._rates.get(device) != rate:
@@ -203,21 +241,9 @@ class HeadRole:
 
     # --- steps --------------------------------------------------------------------------
 
-    async def _do(self, volume: VolumeId, step: Step) -> bool:
-        """Whether the step changed what a new look would show."""
-        if isinstance(step, Connect):
-            self._start_connect(step)
-            return False
-        if isinstance(step, UnmapVolume):
-            return await self._unmap_volume(volume, step)
-        await self._effect(step)
-        return True
-
     def _effect(self, step: Step) -> Awaitable[object]:
-        dm, md, nbd = self._kernel.dm, self._kernel.md, self._kernel.nbd
+        dm, md = self._kernel.dm, self._kernel.md
         match step:
-            case Disconnect():
-                return nbd.disconnect(step.device)
             case MapLeg():
                 return dm.ensure_leg(step.name, step.paths, step.size_bytes)
             case ReleaseLeg():
@@ -244,8 +270,8 @@ class HeadRole:
             case MapVolume():
                 targets = tuple(LinearTarget(device, 0, length) for device, length in step.parts)
                 return dm.ensure_linear(step.dm_name, step.name.dm_uuid(), targets, public=True)
-            case Connect() | UnmapVolume():
-                raise TypeError(f"{type(step).__name__} is done by _do")
+            case Connect() | Disconnect() | UnmapVolume():
+                raise TypeError(f"{type(step).__name__} is not done here")
 
     async def _add_member(self, step: AddMember) -> None:
         superblock = await self._kernel.md.superblock(step.leg)
@@ -253,22 +279,21 @@ class HeadRole:
         fresh = superblock is None or superblock.array_uuid != uuid
         await self._kernel.md.add(step.array, step.leg, fresh=fresh)
 
-    async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> bool:
+    async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> None:
         try:
             if not step.force:
                 self._users[volume] = await self._kernel.dm.holders(step.dm_name)
                 if self._users[volume]:
-                    return False
+                    return
             await self._kernel.dm.remove(step.dm_name)
         except NotFoundError:
-            return True
+            return
         except BusyError as error:
             if not step.force:
                 self._users[volume] = (error.message,)
-                return False
+                return
             await self._kernel.dm.replace_with_error(step.dm_name)
             log.error("volume %s is in use and fenced: its users get errors", volume)
-        return True
 
     # --- connections --------------------------------------------------------------------
 

@@ -129,11 +129,14 @@ class NodeAgent:
         while self._head is not None:
             document = self._document
             try:
-                seen = await self._head.converge(None if document is None else document.head)
+                seen, revision = await self._head.converge(
+                    None if document is None else document.head,
+                    0 if document is None else document.revision,
+                )
             except VastskyError as error:
                 log.error("head: %s", error.message)
             else:
-                self._head_seen = (document.revision if document else 0, seen)
+                self._head_seen = (revision, seen)
                 self._report_due.set()
             await self._wakes["head"].wait(_TICK_S)
 
