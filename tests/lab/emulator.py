@@ -6,17 +6,29 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .host import LabError, build_once, cache_dir, digest, read_json, require_host, run_host, say
-from .host import write_json
+from .host import (
+    LabError,
+    build_once,
+    cache_dir,
+    digest,
+    read_json,
+    require_host,
+    run_host,
+    say,
+    write_json,
+)
 from .image import Image
 
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 TREE_PACKAGES = "qemu-system-x86,qemu-utils,seabios,ipxe-qemu"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq"
+"""Of the emulated CPU: its AES is done by the AES instructions of this machine."""
 PORTS = 8
 """Root ports of a guest: so many disks can be plugged at one time."""
 
@@ -63,7 +75,7 @@ class Machine:
     image: Image
     root_disk: Path
     memory_mib: int
-    memory_file: Path
+    memory_file: Path | None
     share_memory: bool
     nics: tuple[Nic, ...]
     accel: str
@@ -107,7 +119,7 @@ def accel_arguments(accel: str) -> list[str]:
     """The arguments that choose hardware or software emulation."""
     if accel == "kvm":
         return ["-accel", "kvm", "-cpu", "host,-vmx,-svm"]
-    return ["-accel", "tcg,thread=multi,tb-size=64", "-cpu", "qemu64"]
+    return ["-accel", "tcg,thread=multi,tb-size=64", "-cpu", CPU]
 
 
 def kernel_arguments(image: Image, more: str = "") -> list[str]:
@@ -136,6 +148,24 @@ def block_options(disk: Plugged) -> dict[str, object]:
         "cache": {"direct": False, "no-flush": True},
         "discard": "unmap",
         "detect-zeroes": "unmap",
+    }
+
+
+def bad_block_options(
+    disk: Plugged, sectors: Sequence[int], kinds: Sequence[str]
+) -> dict[str, object]:
+    """A filter over a disk's file that fails some sectors (all of them when none is named)."""
+    places: list[dict[str, int]] = [{"sector": sector} for sector in sectors] or [{}]
+    rules = [
+        {"event": "none", "errno": 5, "iotype": kind, "immediately": True, **place}
+        for place in places
+        for kind in kinds
+    ]
+    return {
+        "driver": "blkdebug",
+        "node-name": f"bad-{disk.name}",
+        "image": f"file-{disk.name}",
+        "inject-error": rules,
     }
 
 
@@ -168,16 +198,24 @@ def socket_arguments(folder: Path) -> list[str]:
     return arguments
 
 
+def memory_arguments(machine: Machine) -> list[str]:
+    """The guest's memory: a template's is a file, copies of it share that file's pages."""
+    backend = f"id=mem,size={machine.memory_mib}M"
+    if machine.memory_file is None:
+        kind = f"memory-backend-ram,{backend}"
+    else:
+        share = "on" if machine.share_memory else "off"
+        kind = f"memory-backend-file,{backend},share={share},mem-path={machine.memory_file}"
+    return ["-m", str(machine.memory_mib), "-object", kind]
+
+
 def command_line(emulator: Emulator, machine: Machine) -> list[str]:
     """QEMU's whole command line; the same for a template, a copy of it and a real boot."""
-    share = "on" if machine.share_memory else "off"
-    memory = f"memory-backend-file,id=mem,size={machine.memory_mib}M,share={share}"
     arguments = [
         *emulator.prefix,
         "-nodefaults", "-no-user-config", "-display", "none", "-name", machine.folder.name,
         *accel_arguments(machine.accel),
-        "-smp", "1", "-m", str(machine.memory_mib),
-        "-object", f"{memory},mem-path={machine.memory_file}",
+        "-smp", "1", *memory_arguments(machine),
         "-machine", "q35,memory-backend=mem,usb=off,vmport=off,smbus=off,sata=off",
         *kernel_arguments(machine.image),
         *socket_arguments(machine.folder),
@@ -210,7 +248,7 @@ def choose_accel(emulator: Emulator, image: Image) -> str:
         raise LabError(f"VASTSKY_LAB_ACCEL={wanted}: say tcg or kvm")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
-    host = digest(Path("/proc/version"), Path("/proc/sys/kernel/random/boot_id"), image.key)
+    host = digest(Path("/proc/version"), Path("/proc/sys/kernel/random/boot_id"), image.release)
     known = cache_dir() / "accel.json"
     if known.exists() and (answer := read_json(known)).get("host") == host:
         return str(answer["accel"])

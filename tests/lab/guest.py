@@ -15,9 +15,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .emulator import PORTS, Emulator, Machine, Plugged, block_options, command_line, nvme_options
+from .emulator import (
+    PORTS,
+    Emulator,
+    Machine,
+    Plugged,
+    bad_block_options,
+    block_options,
+    command_line,
+    nvme_options,
+)
 from .host import SPAWNER, LabError
-from .lines import Agent, Closed, Monitor, connect_socket
+from .lines import Agent, ClosedError, Monitor, connect_socket
 from .network import NETWORKS, Segments, address, mac, network_index
 
 MIB = 1 << 20
@@ -46,7 +55,7 @@ class Result:
     duration: float = 0.0
 
 
-class CommandFailed(LabError):
+class CommandError(LabError):
     """A command in a guest failed or was not done in time."""
 
     def __init__(self, host: str, command: str, result: Result) -> None:
@@ -73,6 +82,7 @@ class Guest:
         self._monitor: Monitor | None = None
         self._disks: dict[str, Disk] = {}
         self._plugged: dict[str, int] = {}
+        self._bad: set[str] = set()
         self._cut: set[str] = set()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix=f"lab-{name}")
 
@@ -86,6 +96,11 @@ class Guest:
     def is_running(self) -> bool:
         """Whether its QEMU lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """Its QEMU."""
+        return self._process
 
     def state(self) -> str:
         """Off, or what QEMU says."""
@@ -117,7 +132,7 @@ class Guest:
         while True:
             try:
                 agent.call("ping", timeout_s=1)
-            except Closed as error:
+            except ClosedError as error:
                 raise LabError(f"{self.name}: QEMU ended\n{self.last_words()}") from error
             except LabError as error:
                 if time.monotonic() > end:
@@ -143,14 +158,14 @@ class Guest:
         """Boot from the guest's disks, as after a power cut."""
         if self.is_running:
             raise LabError(f"{self.name} is running")
-        memory = self.folder / "memory"
-        memory.unlink(missing_ok=True)
-        self.machine = replace(self.machine, memory_file=memory, share_memory=True)
+        self.machine = replace(self.machine, memory_file=None)
+        self._bad.clear()
         self.start(incoming=False)
         for network in self._cut:
             self._set_link(network, up=False)
         self.connect_agent(timeout_s)
         self.set_clock(time.time())
+        self.wait_disks(timeout_s)
 
     def reboot(self, timeout_s: float = BOOT_LIMIT_S) -> None:
         """Reboot in good order and wait for the agent."""
@@ -166,6 +181,7 @@ class Guest:
             self._agent = None
         self.connect_agent(timeout_s)
         self.set_clock(time.time())
+        self.wait_disks(timeout_s)
 
     def shutdown(self, timeout_s: float = 90) -> None:
         """Power off in good order."""
@@ -237,7 +253,7 @@ class Guest:
         )
         if check and (result.timed_out or result.exit != 0):
             text = command if isinstance(command, str) else " ".join(command)
-            raise CommandFailed(self.name, text, result)
+            raise CommandError(self.name, text, result)
         return result
 
     def begin(
@@ -263,9 +279,7 @@ class Guest:
         """Read a file in the guest."""
         data = b""
         while True:
-            reply = self.agent.call(
-                "get", timeout_s=60, path=path, offset=len(data), length=PIECE
-            )
+            reply = self.agent.call("get", timeout_s=60, path=path, offset=len(data), length=PIECE)
             piece = base64.b64decode(reply["data"])
             data += piece
             if len(piece) < PIECE:
@@ -275,13 +289,16 @@ class Guest:
         """Set the guest's clock."""
         self.agent.call("clock", time=seconds)
 
-    def personalise(self, hosts: str, restart: Sequence[str]) -> None:
+    def personalise(self, hosts: str) -> None:
         """Make this copy of the template a host of its own."""
         lines = ""
+        cards = []
         for number, network in enumerate(NETWORKS):
             lines += f"link set eth{number} address {mac(network, self.number)}\n"
             lines += f"addr replace {self.address(network)}/24 dev eth{number}\n"
             lines += f"link set eth{number} up\n"
+            card = {"name": f"eth{number}", "mac": mac(network, self.number)}
+            cards.append({**card, "address": self.address(network)})
         machine_id = uuid.uuid4().hex
         initiator = f"InitiatorName=iqn.1993-08.org.debian:01:{machine_id[:12]}\n"
         self.agent.call(
@@ -290,7 +307,8 @@ class Guest:
             time=time.time(),
             random=base64.b64encode(secrets.token_bytes(256)).decode(),
             name=self.name,
-            restart=list(restart),
+            boot_id=str(uuid.uuid4()),
+            cards=cards,
             files={
                 "/etc/hostname": f"{self.name}\n",
                 "/etc/hosts": hosts,
@@ -374,12 +392,16 @@ class Guest:
             raise LabError(f"{self.name}: disk {known.name} is plugged in")
         self.add_disk(known)
         self.insert_disk(known.name)
+        self.wait_paths([self.disk_link(known.name)])
 
     def unplug_disk(self, name: str, timeout_s: float = 20) -> None:
         """Pull a disk out, whatever uses it."""
         seen = self.monitor.count("DEVICE_DELETED", device=f"disk-{name}")
         self.monitor.execute("device_del", id=f"disk-{name}")
         self.monitor.wait_event("DEVICE_DELETED", seen, timeout_s, device=f"disk-{name}")
+        if name in self._bad:
+            self._bad.discard(name)
+            self.monitor.execute("blockdev-del", node_name=f"bad-{name}")
         self.monitor.execute("blockdev-del", node_name=f"file-{name}")
         del self._plugged[name]
 
@@ -392,12 +414,48 @@ class Guest:
             value=12 if failing else 0,
         )
 
-    def wait_disk(self, name: str, timeout_s: float = 20) -> str:
-        """Wait for a disk's link under /dev/disk/by-id and return it."""
-        link = f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{self._plug_of(name).serial}"
-        wait = f"until [ -b {link} ]; do sleep 0.1; done"
-        self.run(wait, timeout_s=timeout_s)
-        return link
+    def fail_sectors(
+        self, name: str, sectors: Sequence[int] = (), reads: bool = True, writes: bool = False
+    ) -> None:
+        """Let a disk fail some sectors (of 512 bytes), all of them when none is named.
+
+        The guest's kernel sees a medium error for a read and an I/O error for a write.
+        """
+        self.heal_sectors(name)
+        kinds = ["read"] * reads + ["write", "write-zeroes"] * writes
+        self.monitor.execute_with(
+            "blockdev-add", bad_block_options(self._plug_of(name), sectors, kinds)
+        )
+        self._bad.add(name)
+        self._set_backend(name, f"bad-{name}")
+
+    def heal_sectors(self, name: str) -> None:
+        """Let a disk serve all its sectors again."""
+        if name in self._bad:
+            self._set_backend(name, f"file-{name}")
+            self.monitor.execute("blockdev-del", node_name=f"bad-{name}")
+            self._bad.discard(name)
+
+    def _set_backend(self, name: str, node: str) -> None:
+        device = f"/machine/peripheral/disk-{name}"
+        self.monitor.execute("qom-set", path=device, property="drive", value=node)
+
+    def disk_link(self, name: str) -> str:
+        """A disk's link under /dev/disk/by-id in the guest."""
+        disk = self._disks[name]
+        return f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{disk.serial or f'{self.name}-{name}'}"
+
+    def wait_disks(self, timeout_s: float = 30) -> None:
+        """Wait until udev has made the links of all disks that are plugged in."""
+        self.wait_paths([self.disk_link(name) for name in self.disks], timeout_s)
+
+    def wait_paths(self, paths: Sequence[str], timeout_s: float = 30) -> None:
+        """Wait until paths are there in the guest."""
+        limit = timeout_s + AGENT_SLACK_S
+        reply = self.agent.call("wait", timeout_s=limit, paths=list(paths), timeout=timeout_s)
+        if reply["missing"]:
+            missing = ", ".join(reply["missing"])
+            raise LabError(f"{self.name}: not there after {timeout_s:.0f} s: {missing}")
 
     # -- evidence
 

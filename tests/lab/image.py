@@ -46,7 +46,10 @@ def build_root(work: Path) -> None:
     """Unpack and configure Debian's packages."""
     packages = ",".join(guestroot.PACKAGES)
     argv = ["mmdebstrap", "--variant=minbase", "--quiet", f"--include={packages}"]
-    argv += ["--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*"]
+    argv += [
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+    ]
     run_host([*argv, guestroot.SUITE, work / "root", guestroot.MIRROR], timeout_s=900)
 
 

@@ -20,12 +20,21 @@ from .host import LabError, labs_dir, read_json, run_host, say, write_json
 from .network import Segments, namespace_name
 from .template import DEFAULT_MEMORY_MIB, Template, copy_of, ensure_template, restore
 
-RESTARTED = ("systemd-journald.service",)
-"""Units that remember the template's machine id."""
-
 MAX_GUESTS = 200
+EVIDENCE_LIMIT = 1 << 20
+EVIDENCE = {
+    "journal.txt": "journalctl -b --no-pager -o short-precise | tail -n 400",
+    "dmesg.txt": "dmesg | tail -n 400",
+    "devices.txt": "dmsetup ls --tree; cat /proc/partitions; ls -l /dev/vastsky 2>&1",
+    "processes.txt": "ps -eo pid,ppid,stat,wchan:20,etime,args | grep -v '\\]$'",
+    "failed.txt": "systemctl --failed --no-pager; ip -br address",
+}
+"""What is collected from a host when a test fails; nothing that hangs on a held device."""
+
 T = TypeVar("T")
 NUMBERS = itertools.count()
+ACTIVE: list[Lab] = []
+"""The labs of this process that are up: a failing test collects evidence from them."""
 
 
 def start_time(pid: int) -> str:
@@ -80,7 +89,7 @@ class Lab:
 
     def up(self, hosts: Mapping[str, Sequence[Disk]] | Iterable[str]) -> Lab:
         """Bring hosts up, each with its disks, and wait until all answer."""
-        wanted = dict(hosts) if isinstance(hosts, Mapping) else {name: () for name in hosts}
+        wanted = dict(hosts) if isinstance(hosts, Mapping) else dict.fromkeys(hosts, ())
         if not 0 < len(wanted) <= MAX_GUESTS:
             raise LabError(f"{len(wanted)} hosts: a lab has 1 to {MAX_GUESTS}")
         template = ensure_template(self.memory_mib)
@@ -106,6 +115,7 @@ class Lab:
         pid = os.getpid()
         write_json(self.folder / "owner.json", {"pid": pid, "started": start_time(pid)})
         atexit.register(self.down)
+        ACTIVE.append(self)
 
     def _add(self, name: str, number: int, disks: Sequence[Disk], template: Template) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
@@ -134,9 +144,8 @@ class Lab:
             guest.insert_disk(disk)
         monitor.execute("cont")
         guest.connect_agent(60)
-        guest.personalise(self.hosts_file(), RESTARTED)
-        for disk in guest.disks:
-            guest.wait_disk(disk)
+        guest.personalise(self.hosts_file())
+        guest.wait_disks(60)
 
     def hosts_file(self) -> str:
         """/etc/hosts of every guest: a name is its address on network A, NAME-b on B."""
@@ -172,6 +181,25 @@ class Lab:
         size = len(data) / 1024
         say(f"{deb.name} ({size:.0f} KiB) installed in {time.monotonic() - begun:.1f} s")
 
+    def collect(self, target: Path) -> None:
+        """Write what is left of each host to a folder: journal, kernel log, console."""
+
+        def collect_from(guest: Guest) -> None:
+            folder = target / guest.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "console.log").write_text(guest.console()[-EVIDENCE_LIMIT:])
+            (folder / "qemu.log").write_text(guest.last_words())
+            for name, command in EVIDENCE.items():
+                try:
+                    text = guest.run(command, timeout_s=15, check=False).stdout
+                except LabError as error:
+                    text = f"{error}\n"
+                    (folder / name).write_text(text)
+                    break
+                (folder / name).write_text(text[-EVIDENCE_LIMIT:])
+
+        self.each(collect_from)
+
     def down(self) -> None:
         """Kill all hosts and remove their files and networks."""
         for guest in self.guests.values():
@@ -181,6 +209,8 @@ class Lab:
             self.segments.down()
             shutil.rmtree(self.folder, ignore_errors=True)
         atexit.unregister(self.down)
+        if self in ACTIVE:
+            ACTIVE.remove(self)
 
 
 def host_namespace_of(lab: Lab, argv: Sequence[str]) -> bytes:

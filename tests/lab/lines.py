@@ -20,7 +20,7 @@ from .host import LabError
 Message = dict[str, Any]
 
 
-class Closed(LabError):
+class ClosedError(LabError):
     """The other side went away."""
 
 
@@ -34,7 +34,7 @@ def connect_socket(path: Path, is_alive: Callable[[], bool], timeout_s: float) -
         except (FileNotFoundError, ConnectionRefusedError) as error:
             client.close()
             if not is_alive():
-                raise Closed(f"{path.parent.name}: QEMU ended at its start") from error
+                raise ClosedError(f"{path.parent.name}: QEMU ended at its start") from error
             if time.monotonic() > end:
                 raise LabError(f"{path}: no connection within {timeout_s:.0f} s") from error
             time.sleep(0.01)
@@ -83,14 +83,14 @@ class LineClient:
         future: Future[Message] = Future()
         with self._lock:
             if self._closed:
-                raise Closed(f"{self.name}: connection closed")
+                raise ClosedError(f"{self.name}: connection closed")
             self._waiting[number] = future
         data = json.dumps({**message, "id": number}).encode() + b"\n"
         try:
             with self._send_lock:
                 self._socket.sendall(data)
         except OSError as error:
-            raise Closed(f"{self.name}: {error}") from error
+            raise ClosedError(f"{self.name}: {error}") from error
         return number, future
 
     def ask(self, message: Mapping[str, Any], timeout_s: float) -> Message:
@@ -113,7 +113,7 @@ class LineClient:
         self._socket.close()
         for future in waiting.values():
             with contextlib.suppress(InvalidStateError):
-                future.set_exception(Closed(f"{self.name}: connection closed"))
+                future.set_exception(ClosedError(f"{self.name}: connection closed"))
 
 
 class Agent(LineClient):
@@ -173,7 +173,5 @@ class Monitor(LineClient):
     def wait_event(self, event: str, more_than: int, timeout_s: float, **data: Any) -> None:
         """Wait until more events of a kind have come than there were."""
         with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._count(event, data) > more_than, timeout_s
-            ):
+            if not self._changed.wait_for(lambda: self._count(event, data) > more_than, timeout_s):
                 raise LabError(f"{self.name}: no event {event} within {timeout_s:.0f} s")

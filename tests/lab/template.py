@@ -130,10 +130,10 @@ def build(work: Path, final: Path, image: Image, emulator: Emulator, accel: str,
     try:
         begun = time.monotonic()
         monitor = guest.start(incoming=False)
-        guest.connect_agent()
+        guest.connect_agent(300)
         say(f"template: booted in {time.monotonic() - begun:.0f} s ({accel})")
         guest.set_clock(time.time())
-        guest.run(WARM, timeout_s=180)
+        guest.run(WARM, timeout_s=600)
         say(f"template: warm after {time.monotonic() - begun:.0f} s")
         save(monitor, work / "state")
     except LabError as error:
