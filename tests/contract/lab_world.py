@@ -56,7 +56,7 @@ class LabWorld:
         offset = self._used_mib[at]
         self._used_mib[at] += -(-size_bytes // MIB)
         disk = os.path.realpath(self._spare[at])
-        sh(f"blkdiscard -z -o {offset * MIB} -l {size_bytes} {disk}")
+        sh(f"blkdiscard --force -z -o {offset * MIB} -l {size_bytes} {disk}")
         return disk, offset
 
     async def make_legs(self, count: int, size_bytes: int) -> tuple[str, ...]:

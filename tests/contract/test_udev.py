@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import struct
 import subprocess
 
 import pytest
@@ -19,6 +20,10 @@ from vastskyd.ports import LinearTarget
 MIB = 1024 * 1024
 VOLUME = VolumeId("0123456789abcdef01234567")
 EXTENT = ExtentId("00000000000000e1")
+
+# A DOS partition table: type 0x83 from sector 2048 on, 16384 sectors.
+_ENTRY = struct.pack("<8B2I", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 16384)
+ONE_PARTITION = (bytes(446) + _ENTRY + bytes(48) + b"\x55\xaa").ljust(4096, b"\0")
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("VASTSKY_CONTRACT_WORLD") != "lab", reason="runs inside a guest of the lab"
@@ -82,6 +87,24 @@ async def test_a_stack_as_udev_sees_it(world: World) -> None:
     await kernel.dm.remove(names.volume_dm_name("data.1"))
     await aside("udevadm settle")
     assert real(link) == link
+
+
+async def test_partitions_of_a_volume_are_not_looked_at_below_it(world: World) -> None:
+    """The kernel itself finds them on the NBD device and on the array, and makes devices."""
+    kernel = world.kernel
+    first, second = await world.make_legs(2, LEG_SIZE)
+    nbd = await connect(world, await world.serve(first))
+    array_leg = await kernel.dm.ensure_leg(LegName(VOLUME, 5, EXTENT, 3), (second,), LEG_SIZE)
+    array = await kernel.md.create(UUID, "v-5", (array_leg,), 1, SIZE)
+    await kernel.md.make_writable(array)
+    for device in (nbd, array):
+        await world.write(device, 0, ONE_PARTITION)
+        await aside(f"blockdev --rereadpt {device} && udevadm settle")
+        await aside(f"mke2fs -q -F -t ext4 -O ^has_journal {device}p1")
+        await aside(f"udevadm trigger --settle --action=change {device}p1")
+        told = await properties(f"{device}p1")
+        assert told["SYSTEMD_READY"] == "0"
+        assert "DEVLINKS" not in told
 
 
 async def test_legs_of_a_stopped_array_are_not_assembled_by_udev(world: World) -> None:

@@ -20,7 +20,7 @@ from vastskyd.core.errors import DeviceError, NotFoundError, UnreachableError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.core.names import PathName
-from vastskyd.kernel import direct, nbd_netlink, nbd_tls, process, sysfs, threads
+from vastskyd.kernel import direct, nbd_netlink, nbd_tls, sysfs, threads
 from vastskyd.kernel.nbd_handshake import Negotiated, negotiate
 from vastskyd.kernel.nbd_netlink import Family
 from vastskyd.ports import NbdDevice
@@ -91,7 +91,7 @@ class LinuxNbd:
         for device in await self.devices():
             if device.path == path and device.alive:
                 return device.device
-        family = await self._ready()
+        family = self._ready()
 
         def act() -> int:
             connection, negotiated = self._handshake(
@@ -110,7 +110,7 @@ class LinuxNbd:
         index = int(os.path.basename(device).removeprefix("nbd"))
         if _backend(index) is None:
             return
-        family = await self._ready()
+        family = self._ready()
         what = f"disconnect {device}"
 
         def act() -> None:
@@ -129,8 +129,8 @@ class LinuxNbd:
             await asyncio.sleep(_GONE_RETRY_S)
 
     def multicast_fd(self) -> int | None:
-        """To poll; readable means that `hear` has something to take in. None: not listening yet
-        (the module is not loaded)."""
+        """To poll; readable means that `hear` has something to take in. None: the kernel has no
+        NBD driver."""
         if self._multicast is None:
             try:
                 self._family = nbd_netlink.family()
@@ -161,11 +161,9 @@ class LinuxNbd:
                 self._dead.add(index)
                 self._alive.pop(index, None)
 
-    async def _ready(self) -> Family:
-        if self.multicast_fd() is None:
-            # No device before there is a connection, and no search for partitions on a leg.
-            await process.run(["modprobe", "nbd", "nbds_max=0", "max_part=0"], STEP_TIMEOUT_S)
+    def _ready(self) -> Family:
         if self.multicast_fd() is None or self._family is None:
+            # The kernel loads the module by itself when it is asked for the family.
             raise DeviceError("the kernel has no NBD driver", hint="is the module nbd there?")
         return self._family
 

@@ -169,7 +169,7 @@ def exchange(family: int, command: int, content: bytes) -> dict[int, bytes]:
 
 
 def family() -> Family | None:
-    """None: the nbd module is not loaded."""
+    """None: there is no such driver. The kernel loads its module to answer this."""
     name = attribute(_CONTROL_FAMILY_NAME, FAMILY.encode() + b"\0")
     try:
         answer = exchange(_CONTROL_FAMILY, _CONTROL_GET_FAMILY, name)

@@ -1,0 +1,60 @@
+"""The kernel's contract suites once more, in a guest of the lab: against Linux itself."""
+
+import importlib.util
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.lab.guest import Disk
+from tests.lab.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("vastskyd", "tests/__init__.py", "tests/contract", "pyproject.toml", "rules.d")
+# All pure Python: this host's copies serve the guest's newer Python as well.
+RUNNER = ("pytest", "_pytest", "pytest_asyncio", "pluggy", "iniconfig", "packaging")
+SUITES = ("test_dm.py", "test_md.py", "test_nbd.py", "test_disks.py", "test_udev.py")
+TIMEOUT_S = 900
+
+
+def shipment() -> bytes:
+    def without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if "__pycache__" in member.name else member
+
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name in SHIPPED:
+            archive.add(ROOT / name, name, filter=without_caches)
+        for package in RUNNER:
+            spec = importlib.util.find_spec(package)
+            assert spec is not None
+            assert spec.origin is not None
+            archive.add(Path(spec.origin).parent, f"site/{package}", filter=without_caches)
+    return content.getvalue()
+
+
+@pytest.mark.lab
+def test_on_a_real_kernel() -> None:
+    with Lab() as lab:
+        lab.up({"store1": [Disk("d1"), Disk("d2"), Disk("d3")]})
+        guest = lab["store1"]
+        guest.put("/root/contract.tar", shipment())
+        guest.run(
+            "mkdir /root/contract && cd /root/contract && tar xf ../contract.tar"
+            " && cp rules.d/*.rules /etc/udev/rules.d/ && udevadm control --reload",
+            timeout_s=60,
+            check=True,
+        )
+        suites = " ".join(f"tests/contract/{name}" for name in SUITES)
+        done = guest.run(
+            "cd /root/contract && PYTHONPATH=site VASTSKY_CONTRACT_WORLD=lab"
+            " python3 -m pytest -p pytest_asyncio.plugin -p no:cacheprovider -q --tb=short"
+            f" --override-ini=addopts= {suites} 2>&1 | tail -n 100; exit ${{PIPESTATUS[0]}}",
+            timeout_s=TIMEOUT_S,
+            check=False,
+        )
+        print(done.stdout)
+        assert done.returncode == 0, done.stdout
+        assert " passed" in done.stdout
+        assert "skipped" not in done.stdout
