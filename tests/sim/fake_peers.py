@@ -57,6 +57,7 @@ class SimPeers:
         self._pending: dict[tuple[NodeId, int], asyncio.Future[_Message]] = {}
         self._number = 0
         self.listening: Callable[[], None] = lambda: None
+        self.reaches: Callable[[NodeId], bool] = lambda _: False
 
     # --- ports.Peers ---------------------------------------------------------------------------
 
@@ -88,6 +89,12 @@ class SimPeers:
     def connected(self) -> frozenset[NodeId]:
         self.door.check()
         return frozenset(self._sessions)
+
+    async def probe(self, node: NodeId, addresses: tuple[str, ...], port: int) -> bool:
+        await self.door.point("peers.probe")
+        await asyncio.sleep(MESSAGE_DELAY_S[1])
+        self.door.check()
+        return self.reaches(node)
 
     def listen(self, handler: Handler, changed: Callable[[NodeId, bool], None]) -> None:
         self.door.check()

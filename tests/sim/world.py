@@ -169,6 +169,10 @@ class World:
         daemon = self.daemons.get(host)
         return None if daemon is None else daemon.ports.peers
 
+    def _reaches(self, one: str, two: str) -> bool:
+        daemon = self._peers(two)
+        return daemon is not None and daemon.ready() and self.network.control_ok(one, two)
+
     def door(self, host: str) -> Door:
         """For tests that use a host's ports by hand."""
         return Door(self, host, contextvars.Context())
@@ -181,6 +185,7 @@ class World:
         kernel = FakeKernel(host, door)
         peers = SimPeers(host.node, door, lambda: host.powered, self.failures.append)
         peers.listening = self.network.changed.fire
+        peers.reaches = lambda other: self._reaches(name, other)
         return DaemonPorts(
             node=host.node,
             roles=host.roles,

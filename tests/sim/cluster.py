@@ -1,0 +1,454 @@
+"""A simulated cluster of real daemons, and those who use it: an administrator and programs.
+
+Make it inside `loop.run`. The administrator asks any daemon that lives, again and again while the
+manager is away, as a person would.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tests.sim.blocks import IoError, PowerLostError
+from tests.sim.fake_array import FakeArray
+from tests.sim.fake_disks import FakeMedia
+from tests.sim.fake_dm import DmBlock
+from tests.sim.fake_nbd import NbdBlock
+from tests.sim.faults import FaultPlan
+from tests.sim.loop import EPOCH_S
+from tests.sim.world import DaemonPorts, World
+from vastskyd.core import api
+from vastskyd.core.errors import NotFoundError, UnreachableError, VastskyError
+from vastskyd.core.ids import ClusterId, JobId, NodeId
+from vastskyd.core.model import (
+    AttachmentState,
+    Cluster,
+    Generation,
+    Job,
+    JobState,
+    Node,
+    Record,
+    Role,
+    VolumeState,
+)
+from vastskyd.core.state import ClusterState, Draft, load
+from vastskyd.core.turn import Policy
+from vastskyd.core.units import MIB
+from vastskyd.ondisk.slots import Current, choose
+from vastskyd.roles.joining import EXPORT_PORT_FIRST
+from vastskyd.roles.member import Member, Ports
+from vastskyd.store.identity import Identity
+
+T = TypeVar("T")
+
+CLUSTER = ClusterId("c" * 16)
+PORT = 8884
+LEG_TIMEOUT_S = 3.0
+REBUILD_DELAY_S = 40.0
+ASK_AGAIN_S = 0.5
+JOB_WAIT_S = 5.0
+
+POLICY = Policy(
+    rebuild_delay_s=REBUILD_DELAY_S,
+    segment_max_bytes=16 * MIB,
+    attach_timeout_s=60.0,
+)
+
+# name → roles and number of disks
+Shape = dict[str, tuple[tuple[Role, ...], int]]
+APART: Shape = {
+    "h1": ((Role.MANAGER, Role.HEAD), 0),
+    "h2": ((Role.HEAD,), 0),
+    "s1": ((Role.STORAGE,), 1),
+    "s2": ((Role.STORAGE,), 1),
+    "s3": ((Role.STORAGE,), 1),
+}
+TOGETHER: Shape = {
+    "n1": ((Role.MANAGER, Role.STORAGE, Role.HEAD), 1),
+    "n2": ((Role.STORAGE, Role.HEAD), 1),
+    "n3": ((Role.STORAGE, Role.HEAD), 2),
+}
+
+
+class NoIssuer:
+    """roles.joining.Issuer of a cluster that lets nobody in."""
+
+    def issue(self, csr_pem: str, node: NodeId, addresses: tuple[str, ...]) -> str:
+        raise NotImplementedError
+
+    def ca_pem(self) -> str:
+        raise NotImplementedError
+
+    def token(
+        self,
+        cluster: ClusterId,
+        manager: Node,
+        secret: str,
+        expires_s: float,
+        roles: tuple[Role, ...],
+    ) -> str:
+        raise NotImplementedError
+
+
+class SimCluster:
+    """`shape` says which hosts there are. Their daemons start at once."""
+
+    def __init__(
+        self,
+        seed: int,
+        shape: Shape | None = None,
+        plan: FaultPlan | None = None,
+        *,
+        policy: Policy = POLICY,
+        restart_s: float | None = 1.0,
+        reboot_s: float | None = None,
+        disk_bytes: int = 128 * MIB,
+    ) -> None:
+        self.world = World(seed, plan, restart_s=restart_s, reboot_s=reboot_s)
+        self.policy = policy
+        self.members: dict[str, Member] = {}
+        self.checker = Checker(self)
+        shape = APART if shape is None else shape
+        for name, (roles, disks) in shape.items():
+            self.world.add_host(name, *roles, disks=disks, disk_bytes=disk_bytes)
+        self.manager = next(n for n, (roles, _) in shape.items() if Role.MANAGER in roles)
+        self.heads = tuple(n for n, (roles, _) in shape.items() if Role.HEAD in roles)
+        self._write_records()
+        for name in shape:
+            self.start(name)
+
+    def _write_records(self) -> None:
+        store = self.world.stores[self.manager]
+        draft = Draft(load(store.load()))
+        manager = NodeId(self.manager)
+        draft.put(Cluster(id=CLUSTER, name="sim", manager=manager, created_s=EPOCH_S))
+        for number, host in enumerate(self.world.hosts.values()):
+            draft.put(
+                Node(
+                    id=host.node,
+                    roles=host.roles,
+                    addresses=host.addresses,
+                    port=PORT,
+                    export_port=EXPORT_PORT_FIRST + number,
+                )
+            )
+        draft.put(Generation(number=0))
+        store.commit(draft.puts(), draft.deletes())
+
+    def start(self, name: str) -> None:
+        self.world.start_daemon(name, self.member)
+
+    def member(self, ports: DaemonPorts) -> Member:
+        """A host's daemon, as roles.daemon makes it."""
+        manager = self.world.hosts[self.manager]
+        identity = Identity(
+            cluster=CLUSTER,
+            cluster_name="sim",
+            node=ports.node,
+            roles=ports.roles,
+            addresses=ports.addresses,
+            port=PORT,
+            rack="",
+            manager=manager.node,
+            manager_addresses=manager.addresses,
+            manager_port=PORT,
+        )
+        manages = Role.MANAGER in ports.roles
+        doors = Ports(
+            kernel=ports.kernel,
+            exports=ports.exports,
+            disks=ports.disks,
+            peers=ports.peers,
+            clock=ports.clock,
+            store=ports.store if manages else None,
+            issuer=NoIssuer() if manages else None,
+        )
+        member = self.members[ports.node] = Member(identity, doors, self.policy, LEG_TIMEOUT_S)
+        return member
+
+    def power_on(self, *names: str) -> None:
+        for name in names:
+            self.world.power_on(name, self.member)
+
+    # --- the administrator ----------------------------------------------------------------------
+
+    async def ask(self, request: Record, by: str = "") -> Any:
+        """The answer of a live daemon, of `by` if that is given; tries until the manager answers.
+        Errors are raised, but for its being away."""
+        while True:
+            answer = await self._ask_once(request, by)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _ask_once(self, request: Record, by: str) -> Record | None:
+        """None: nobody answered. What was asked may have been done."""
+        names = [by] if by else sorted(self.world.daemons)
+        live = [name for name in names if name in self.world.daemons and name in self.members]
+        if not live:
+            return None
+        name = next((n for n in live if n == self.manager), live[0])
+        task = self.world.daemons[name].door.spawn(self.members[name].ask(request))
+        await asyncio.wait((task,))
+        if task.cancelled():
+            return None
+        error = task.exception()
+        if isinstance(error, UnreachableError) and "unreachable" not in error.message:
+            return None
+        if error is not None and not isinstance(error, VastskyError):
+            return None
+        answer: Record = task.result()
+        return answer
+
+    async def start_job(self, request: Record) -> Job:
+        answer = await self.ask(request)
+        if not isinstance(answer, api.JobStarted):
+            raise TypeError(f"{request} is answered by {answer}")
+        return answer.job
+
+    async def job(self, job: Job) -> Job:
+        """The job once it has ended."""
+        while True:
+            request = api.ShowJob(job=JobId(job.id), wait_s=JOB_WAIT_S)
+            shown: api.JobList = await self.ask(request)
+            if shown.jobs[0].state is not JobState.RUNNING:
+                return shown.jobs[0]
+
+    async def do(self, request: Record, within_s: float = 120.0) -> Job:
+        """The job that the request starts, ended well."""
+        async with asyncio.timeout(within_s):
+            ended = await self.job(await self.start_job(request))
+        if ended.state is not JobState.DONE:
+            raise AssertionError(f"{request}: {ended.error_code}: {ended.message}")
+        return ended
+
+    async def volume(self, name: str) -> api.VolumeView:
+        shown: api.VolumeList = await self.ask(api.ListVolumes(volume=name))
+        return shown.volumes[0]
+
+    async def find(self, name: str) -> api.VolumeView | None:
+        try:
+            return await self.volume(name)
+        except NotFoundError:
+            return None
+
+    async def status(self) -> api.ClusterStatus:
+        answer: api.ClusterStatus = await self.ask(api.ShowStatus())
+        return answer
+
+    async def events(self) -> tuple[str, ...]:
+        answer: api.EventList = await self.ask(api.ListEvents(limit=1000))
+        return tuple(event.kind for event in answer.events)
+
+    async def until(self, what: str, within_s: float, so: Callable[[], Any]) -> float:
+        """Waits until `so()` (a value, or a coroutine's) is true; how long that took."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        said: object = None
+        while loop.time() < began_s + within_s:
+            said = so()
+            if asyncio.iscoroutine(said):
+                try:
+                    async with asyncio.timeout(began_s + within_s - loop.time()):
+                        said = await said
+                except TimeoutError:
+                    break
+            if said:
+                return loop.time() - began_s
+            await asyncio.sleep(0.1)
+        volumes = self.state().volumes.values()
+        detail = "\n".join(map(str, volumes))
+        raise AssertionError(
+            f"not within {within_s:g} s: {what}; last: {said}; at {loop.time():.1f} s:\n{detail}"
+        )
+
+    async def enrol_all(self) -> None:
+        await self.until("all nodes are online", 15, self._all_online)
+        requests = [
+            api.EnrolDisk(node=host.node, path=f"/dev/disk/by-id/{media.serial}")
+            for host in self.world.hosts.values()
+            for media in host.media
+        ]
+        await asyncio.gather(*(self._enrol(request) for request in requests))
+
+    async def _enrol(self, request: api.EnrolDisk) -> None:
+        while True:
+            with contextlib.suppress(NotFoundError, UnreachableError):  # not reported yet
+                await self.do(request)
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _all_online(self) -> bool:
+        shown: api.NodeList = await self.ask(api.ListNodes())
+        return all(node.state == "online" for node in shown.nodes)
+
+    async def create(self, name: str = "v", size_bytes: int = 40 * MIB, copies: int = 2) -> None:
+        await self.do(api.CreateVolume(name=name, size_bytes=size_bytes, copies=copies))
+
+    async def attach(self, name: str = "v", head: str = "", *, force: bool = False) -> None:
+        head = head or self.heads[0]
+        await self.do(api.AttachVolume(volume=name, head=NodeId(head), force=force))
+
+    async def detach(self, name: str = "v") -> None:
+        await self.do(api.DetachVolume(volume=name))
+
+    async def delete(self, name: str = "v") -> None:
+        await self.do(api.DeleteVolume(volume=name))
+
+    async def redundant(self, name: str = "v") -> bool:
+        view = await self.volume(name)
+        return view.health == "redundant" and all(
+            leg.state == "in-sync" for segment in view.segments for leg in segment.legs
+        )
+
+    # --- what is so, seen from above ---------------------------------------------------------------
+
+    def state(self) -> ClusterState:
+        """What the manager has committed."""
+        return load(self.world.stores[self.manager].load())
+
+    def attached_on(self, name: str) -> str:
+        """The head on which the volume is attached, by the manager's records; or empty."""
+        for volume in self.state().volumes.values():
+            attachment = volume.attachment
+            if volume.name == name and attachment is not None:
+                attached = attachment.state is AttachmentState.ATTACHED
+                return attachment.head if attached else ""
+        return ""
+
+    def leftovers(self) -> list[str]:
+        """What no volume should leave behind, on any host that has power."""
+        left = []
+        for host in self.world.hosts.values():
+            for block in host.kernel.blocks.values():
+                if isinstance(block, DmBlock | FakeArray | NbdBlock):
+                    left.append(f"{host.name}: {getattr(block, 'dm_name', block.name)}")
+            left += [f"{host.name}: export server for {head}" for head in host.servers]
+            for media in host.media:
+                left += [f"{host.name}: extent {e} on {media.serial}" for e in extents_on(media)]
+        state = self.state()
+        left += [f"manager: extent {extent}" for extent in state.extents]
+        left += [f"manager: volume {volume.name}" for volume in state.volumes.values()]
+        left += [
+            f"manager: job {job.kind} {job.about}"
+            for job in state.jobs.values()
+            if job.state is JobState.RUNNING
+        ]
+        return left
+
+    async def nothing_left(self, within_s: float = 60.0) -> None:
+        try:
+            await self.until("nothing is left over", within_s, lambda: not self.leftovers())
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nleft over: {self.leftovers()}") from None
+        disks: api.DiskList = await self.ask(api.ListDisks())
+        state = self.state()
+        for disk in disks.disks:
+            record = state.disks.get(disk.id)
+            if record is not None:
+                area_bytes = record.area_end_bytes - record.area_start_bytes
+                if disk.free_bytes != area_bytes:
+                    raise AssertionError(f"{disk.path}: {disk.free_bytes} of {area_bytes} are free")
+
+    def spawn(self, coro: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        return self.world.spawn(coro)
+
+    def available(self, name: str) -> bool:
+        return any(
+            volume.name == name and volume.state is VolumeState.AVAILABLE
+            for volume in self.state().volumes.values()
+        )
+
+
+def extents_on(media: FakeMedia) -> tuple[str, ...]:
+    """The extents in a disk's description."""
+    found = choose(tuple(media.slots))
+    if not isinstance(found, Current):
+        return ()
+    return tuple(extent.id for extent in found.description.extents)
+
+
+@dataclass
+class Grain:
+    """`acked`: the last acknowledged tag. `maybe`: tags of later writes that were not."""
+
+    acked: int = 0
+    maybe: set[int] = field(default_factory=set)
+    busy: bool = False
+
+    def allowed(self) -> set[int]:
+        return {self.acked, *self.maybe}
+
+
+class Checker:
+    """Programs on the heads that know what was acknowledged to them."""
+
+    def __init__(self, cluster: SimCluster) -> None:
+        self._cluster = cluster
+        self._tag = 0
+        self.grains: dict[str, dict[int, Grain]] = {}
+        self.acknowledged = 0
+
+    def grain(self, volume: str, number: int) -> Grain:
+        return self.grains.setdefault(volume, {}).setdefault(number, Grain())
+
+    def forget(self, volume: str) -> None:
+        self.grains.pop(volume, None)
+
+    async def write(self, head: str, volume: str, number: int) -> bool:
+        """Whether it was acknowledged. Waits as long as the stack makes it wait."""
+        grain = self.grain(volume, number)
+        if grain.busy:
+            return False
+        self._tag += 1
+        tag = self._tag
+        grain.busy = True
+        grain.maybe.add(tag)
+        try:
+            await self._cluster.world.hosts[head].write(volume, number, tag)
+        except NotFoundError:
+            grain.maybe.discard(tag)  # there was no device
+            return False
+        except (IoError, PowerLostError):
+            return False
+        finally:
+            grain.busy = False
+        self._cluster.world.log(f"{head} wrote {volume}[{number}] = {tag}")
+        grain.acked = tag
+        grain.maybe.clear()
+        self.acknowledged += 1
+        return True
+
+    async def read(self, head: str, volume: str, number: int) -> bool:
+        """Whether there was an answer. AssertionError if it is wrong."""
+        grain = self.grain(volume, number)
+        allowed = grain.allowed()
+        try:
+            value = await self._cluster.world.hosts[head].read(volume, number)
+        except (NotFoundError, IoError, PowerLostError):
+            return False
+        allowed |= grain.allowed()
+        if value not in allowed:
+            raise AssertionError(
+                f"{head}: {volume}[{number}] reads {value}; right would be {sorted(allowed)},"
+                f" acknowledged was {grain.acked}"
+            )
+        return True
+
+    async def read_all(self, head: str, volume: str) -> None:
+        """Every grain ever written, twice: reads go to the legs in turn."""
+        for number in sorted(self.grains.get(volume, {})):
+            for _ in range(3):
+                async with asyncio.timeout(60):
+                    if not await self.read(head, volume, number):
+                        raise AssertionError(f"{head}: {volume}[{number}] cannot be read")
+
+    async def keep_writing(self, head: str, volume: str, grains: int, pause_s: float) -> None:
+        """Until cancelled; one write after the other, and a read in between."""
+        number = 0
+        while True:
+            await self.write(head, volume, number % grains)
+            await self.read(head, volume, (number * 7) % grains)
+            number += 1
+            await asyncio.sleep(pause_s)
