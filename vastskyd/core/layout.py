@@ -299,7 +299,8 @@ def _reach_legs(
             if (
                 seen is None
                 or not seen.holds
-                or set(has) != {kernel_name(device) for device in wanted}
+                # A path that only went is left in the table: a swap would wait for its I/O.
+                or {kernel_name(device) for device in wanted} - set(has)
             ):
                 name = _leg_name(spec, segment, leg)
                 draft.steps.append(MapLeg(name, wanted, leg.length_bytes))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
-from vastskyd.core.names import UUID_PREFIX, LegName
+from vastskyd.core.names import UUID_PREFIX, LegName, VolumeDeviceName
 from vastskyd.kernel import dm_ioctl, dm_table, sysfs, threads, users
 from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget
@@ -184,12 +184,25 @@ def _release(name: str) -> None:
 
 
 def _remove(name: str) -> None:
+    """Removal itself does not wait for I/O in flight: it trusts that who closed the device has
+    none. md (6.12) sends flushes that it does not count, and lets go of a failed member before
+    they are back: removed then, a multipath table is freed under them (an oops in fail_path was
+    seen). A flushing suspend waits; held I/O is failed first."""
     answer = dm_ioctl.call(Command.DEV_STATUS, name)
-    if answer.open_count == 0 and LegName.parse(answer.uuid) is not None:
-        # Removal waits for I/O in flight; of a leg that nobody has open it may be held.
-        with contextlib.suppress(OSError):  # no table, or an error table: nothing is held
-            _release(name)
-    dm_ioctl.call(Command.DEV_REMOVE, name, udev=dm_ioctl.INTERNAL)
+    quiet = answer.open_count == 0 and bool(answer.flags & Flag.ACTIVE_PRESENT)
+    if quiet:
+        if LegName.parse(answer.uuid) is not None:
+            with contextlib.suppress(OSError):  # an error table: nothing is held
+                _release(name)
+        dm_ioctl.call(Command.DEV_SUSPEND, name, flags=Flag.SUSPEND | Flag.SKIP_LOCKFS)
+    try:
+        dm_ioctl.call(Command.DEV_REMOVE, name, udev=dm_ioctl.INTERNAL)
+    except OSError:
+        if quiet:
+            public = VolumeDeviceName.parse(answer.uuid) is not None
+            udev = dm_ioctl.PUBLIC if public else dm_ioctl.INTERNAL
+            dm_ioctl.call(Command.DEV_SUSPEND, name, udev=udev)
+        raise
 
 
 def _devices() -> tuple[DmDevice, ...]:
