@@ -302,7 +302,7 @@ class SimCluster:
             leg.state == "in-sync" for segment in view.segments for leg in segment.legs
         )
 
-    # --- what is so, seen from above ---------------------------------------------------------------
+    # --- what is so, seen from above -----------------------------------------------------------
 
     def state(self) -> ClusterState:
         """What the manager has committed."""

@@ -1,17 +1,18 @@
 """The real daemons in a simulated cluster: what happens, and what goes wrong, one at a time."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.sim import loop
-from tests.sim.cluster import TOGETHER, Shape, SimCluster, APART
+from tests.sim.cluster import APART, TOGETHER, Shape, SimCluster
 
 LIMIT_S = 3600.0
 
 
-def simulate(body: Callable[[SimCluster], Awaitable[None]], cluster: Callable[[], SimCluster]) -> None:
+def simulate(
+    body: Callable[[SimCluster], Awaitable[None]], cluster: Callable[[], SimCluster]
+) -> None:
     async def main() -> None:
         made = cluster()
         await made.enrol_all()

@@ -13,7 +13,8 @@ from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
 @dataclass(frozen=True)
 class NodeFacts:
     """`since_s` is the monotonic time of the last change of `online`; `reached_by` a node that
-    reaches this one while the manager does not; `sent_revision` the newest document's."""
+    reaches this one while the manager does not; `sent_revision` the newest document's,
+    `session_revision` that of the first one of this session."""
 
     online: bool = False
     seen: bool = False
@@ -21,6 +22,7 @@ class NodeFacts:
     reached_by: NodeId | None = None
     report: Report | None = None
     sent_revision: int = 0
+    session_revision: int = 0
     disks: dict[DiskId, DiskFact] = field(default_factory=dict)
     extents: dict[ExtentId, ExtentFact] = field(default_factory=dict)
     volumes: dict[VolumeId, VolumeFact] = field(default_factory=dict)
@@ -36,10 +38,16 @@ class NodeFacts:
         )
 
     @property
+    def fresh(self) -> bool:
+        """The report was made in this session: not by a daemon, or a kernel, that has died."""
+        return self.report is not None and self.report.revision >= self.session_revision
+
+    @property
     def current(self) -> bool:
         """The report was made with the newest document in hand."""
         return (
             self.online
+            and self.fresh
             and self.report is not None
             and self.report.revision == self.sent_revision > 0
         )

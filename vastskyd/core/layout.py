@@ -62,6 +62,13 @@ class ReleaseLeg:
 
 
 @dataclass(frozen=True)
+class BreakLeg:
+    """Every I/O of the leg fails from now on, what it holds too."""
+
+    name: LegName
+
+
+@dataclass(frozen=True)
 class UnmapLeg:
     name: LegName
 
@@ -136,6 +143,7 @@ Step = (
     | Disconnect
     | MapLeg
     | ReleaseLeg
+    | BreakLeg
     | UnmapLeg
     | CreateArray
     | AssembleArray
@@ -396,12 +404,14 @@ def _expose(draft: _Draft, spec: VolumeSpec, segments: list[SegmentSight], sight
         if not segment.spec.initialised:
             draft.wait(f"segment {segment.spec.index}: its creation is being recorded")
             return
-        in_sync = segment.in_state(LegState.IN_SYNC)
-        joining = segment.in_state(LegState.JOINING)
-        if not may_acknowledge(in_sync, joining, segment.active()):
+        # All of the set, not a quorum: the legs that were not there may have a history of their
+        # own, and must be out of the set before this one has its first write.
+        committed = segment.in_state(LegState.IN_SYNC, LegState.JOINING)
+        there = [extent for extent in committed if extent in segment.active()]
+        if len(there) < len(committed):
             draft.wait(
                 f"segment {segment.spec.index}: waiting for the manager to record that it goes on"
-                f" with {len(segment.active())} of {len(in_sync)} in-sync legs"
+                f" with {len(there)} of {len(committed)} in-sync legs"
             )
             return
         parts.append((device, segment.spec.length_bytes))
@@ -434,18 +444,9 @@ def _plan_detach(
     users: tuple[str, ...],
 ) -> Plan:
     condition = VolumeCondition.IN_USE if users else VolumeCondition.DETACHING
-    held = [
-        fact.extent
-        for segment in segments
-        for fact in segment.facts.values()
-        if fact.message and fact.condition is LegCondition.HELD
-    ]
-    message = ""
-    if held and spec.layout is not Layout.LINEAR:
-        message = f"{len(held)} legs hold writes until the manager decides"
-    elif not draft.steps:
+    if not draft.steps:
         draft.steps += plan_teardown(spec.id, sight, trouble, force=False)
-    return Plan(tuple(draft.steps), _fact(spec, segments, condition, message, users))
+    return Plan(tuple(draft.steps), _fact(spec, segments, condition, "", users))
 
 
 def plan_teardown(
@@ -454,12 +455,21 @@ def plan_teardown(
     """The next layer to remove, from the top. With `force` nothing waits: held I/O fails first,
     and users of the device get errors."""
     legs = [leg for leg in sight.legs.values() if leg.name.volume == volume]
-    released: list[Step] = [
-        ReleaseLeg(leg.name) for leg in legs if leg.holds and (force or leg.name.extent in trouble)
-    ]
+    released: list[Step] = []
+    if force:
+        # Those that work go first. The other way round md would go on with them alone, and
+        # acknowledge what they took, in a history that is over.
+        working = sorted(legs, key=lambda leg: not set(leg.paths) - leg.failed)
+        released += [BreakLeg(leg.name) for leg in working if leg.holds or leg.paths]
     seen = sight.volumes.get(volume)
     if seen is not None and not seen.broken_off:
         return (*released, UnmapVolume(seen.dm_name, force))
+    # Nobody can write any more: no acknowledgement depends on what md does without these.
+    released += [
+        ReleaseLeg(leg.name)
+        for leg in legs
+        if leg.holds and not force and leg.name.extent in trouble
+    ]
     arrays = [array for (owner, _), array in sorted(sight.arrays.items()) if owner == volume]
     if arrays:
         return (*released, *(StopArray(array.device) for array in arrays))

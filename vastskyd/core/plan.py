@@ -17,6 +17,7 @@ from vastskyd.core.model import (
     DiskState,
     Extent,
     ExtentState,
+    Job,
     JobKind,
     LegState,
     Segment,
@@ -33,6 +34,9 @@ _ROUNDS_MAX = 50
 
 def advance(turn: Turn) -> None:
     """Applies all rules until none changes anything more."""
+    # Once: a report is worth one step of a leg. The next is taken when the head has said that it
+    # knows of this one.
+    follow_head(turn)
     for _ in range(_ROUNDS_MAX):
         before = (turn.draft.puts(), turn.draft.deletes())
         for rule in _RULES:
@@ -99,14 +103,17 @@ def _extents(turn: Turn) -> None:
         if fact is None or not facts.online:
             continue
         if extent.state is ExtentState.PREPARING and fact.condition is ExtentCondition.READY:
-            turn.draft.put(msgspec.structs.replace(extent, state=ExtentState.READY))
+            ready = msgspec.structs.replace(extent, state=ExtentState.READY, wipe_first=False)
+            turn.draft.put(ready)
         elif extent.state is ExtentState.RELEASED and fact.condition is ExtentCondition.GONE:
             _forget(turn, disk, extent)
 
 
 def _forget(turn: Turn, disk: Disk, extent: Extent) -> None:
-    span = (extent.offset_bytes, extent.offset_bytes + extent.length_bytes)
-    turn.draft.put(msgspec.structs.replace(disk, clean=with_range(disk.clean, span)))
+    # One that was released before its host had wiped it: perhaps the host never heard of it.
+    if not extent.wipe_first:
+        span = (extent.offset_bytes, extent.offset_bytes + extent.length_bytes)
+        turn.draft.put(msgspec.structs.replace(disk, clean=with_range(disk.clean, span)))
     turn.draft.delete(extent)
 
 
@@ -214,8 +221,9 @@ def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why
 
 
 def _attaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
-    fact = turn.facts[attachment.head].volumes.get(volume.id)
-    current = fact is not None and fact.epoch == attachment.epoch
+    facts = turn.facts[attachment.head]
+    fact = facts.volumes.get(volume.id)
+    current = facts.fresh and fact is not None and fact.epoch == attachment.epoch
     if current and fact is not None and fact.condition is VolumeCondition.ACTIVE:
         _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
         for job in turn.running(JobKind.ATTACH, subject=volume.id):
@@ -237,11 +245,11 @@ def _attached(turn: Turn, volume: Volume, attachment: Attachment) -> None:
 
 def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     facts = turn.facts[attachment.head]
-    if not facts.current:
-        return
     fact: VolumeFact | None = facts.volumes.get(volume.id)
     jobs = turn.running(JobKind.DETACH, subject=volume.id)
-    if fact is None:
+    if not facts.current:
+        _give_up_late_detach(turn, volume, attachment, jobs)
+    elif fact is None:
         turn.draft.put(msgspec.structs.replace(volume, attachment=None))
         for job in jobs:
             turn.end_job(job, f"volume {volume.name} detached from {attachment.head}")
@@ -256,6 +264,26 @@ def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         users = "; ".join(fact.users) or "it is open"
         for job in jobs:
             turn.end_job(job, f"volume {volume.name} is in use: {users}", "Busy")
+    else:
+        _give_up_late_detach(turn, volume, attachment, jobs)
+
+
+def _give_up_late_detach(
+    turn: Turn, volume: Volume, attachment: Attachment, jobs: list[Job]
+) -> None:
+    """The job ends; the head takes the volume down as soon as it can."""
+    facts = turn.facts[attachment.head]
+    fact = facts.volumes.get(volume.id)
+    if not facts.online:
+        why = (
+            f"its head {attachment.head} is unreachable and takes it down when it returns;"
+            " an attach on another head fences this one"
+        )
+    else:
+        why = fact.message if fact and fact.message else "its head has not taken it down yet"
+    for job in jobs:
+        if turn.wall_s - job.started_s >= turn.policy.attach_timeout_s:
+            turn.end_job(job, f"volume {volume.name} is not detached: {why}", "Unreachable")
 
 
 _ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], None]] = {
@@ -270,6 +298,5 @@ _RULES: tuple[Callable[[Turn], None], ...] = (
     _extents,
     _creating,
     _attachments,
-    follow_head,
     replace_lost_legs,
 )

@@ -36,7 +36,9 @@ def follow_head(turn: Turn) -> None:
             continue
         facts = turn.facts[attachment.head]
         fact = facts.volumes.get(volume.id)
-        if not facts.online or fact is None or fact.epoch != attachment.epoch:
+        if not facts.online or not facts.fresh or fact is None:
+            continue
+        if fact.epoch != attachment.epoch:
             continue
         _follow_volume(turn, volume, fact, current=facts.current)
 

@@ -35,6 +35,7 @@ from vastskyd.core.model import (
     Layout,
     Leg,
     LegState,
+    Node,
     Record,
     Role,
     Segment,
@@ -223,14 +224,17 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
     if attachment is not None:
         if attachment.head == head.id and attachment.state is not AttachmentState.DETACHING:
             return _ongoing_attach(turn, volume)
-        raise BusyError(
-            f"volume {volume.name} is {attachment.state} on {attachment.head}",
-            hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
-        )
+        if attachment.head == head.id or turn.facts[attachment.head].online:
+            raise BusyError(
+                f"volume {volume.name} is {attachment.state} on {attachment.head}",
+                hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
+            )
     if not turn.facts[head.id].online:
         raise UnreachableError(
             f"node {head.id} is unreachable", hint=f"check vastskyd.service on {head.id}"
         )
+    if attachment is not None:
+        _take_over(turn, volume, attachment, head)
     epoch = volume.epoch + 1
     turn.draft.put(
         msgspec.structs.replace(
@@ -254,6 +258,14 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
             f"volume {volume.name}: attach on {head.id} was forced; the last writes may be lost",
         )
     return turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+
+
+def _take_over(turn: Turn, volume: Volume, old: Attachment, head: Node) -> None:
+    """Its head is away: the new epoch fences it, wherever it is."""
+    said = f"volume {volume.name} moves from {old.head}, which is unreachable, to {head.id}"
+    for job in turn.running(JobKind.ATTACH, JobKind.DETACH, subject=volume.id):
+        turn.end_job(job, said, "Conflict")
+    turn.event(Severity.WARNING, "head-fenced", volume.id, said)
 
 
 def _ongoing_attach(turn: Turn, volume: Volume) -> Job:

@@ -11,6 +11,7 @@ from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.layout import (
     AddMember,
     AssembleArray,
+    BreakLeg,
     Connect,
     CreateArray,
     Disconnect,
@@ -248,6 +249,8 @@ class HeadRole:
                 return dm.ensure_leg(step.name, step.paths, step.size_bytes)
             case ReleaseLeg():
                 return dm.release_leg(step.name)
+            case BreakLeg():
+                return dm.replace_with_error(step.name.dm_name())
             case UnmapLeg():
                 return dm.remove(step.name.dm_name())
             case CreateArray():

@@ -191,10 +191,13 @@ class Manager:
         """A session with the node came up or went down."""
         facts = self._facts[node]
         if facts.online != up:
-            self._facts[node] = replace(
-                facts, online=up, reached_by=None, since_s=self._clock.monotonic_s()
-            )
-        # A node that was away may have been restarted: it is told all anew.
+            facts = replace(facts, online=up, reached_by=None, since_s=self._clock.monotonic_s())
+        if up:
+            # It may have been restarted: it is told all anew, under a new revision, and what it
+            # or its kernel reported before counts for nothing.
+            self._orders.pop(node, None)
+            facts = replace(facts, session_revision=self._revision + 1)
+        self._facts[node] = facts
         self._accepted.pop(node, None)
         self._due.set()
 
@@ -203,6 +206,8 @@ class Manager:
         last = facts.report
         report = request.report
         if last is not None and last.life == report.life and report.sequence <= last.sequence:
+            return
+        if report.revision < facts.session_revision:
             return
         self._facts[node] = facts.with_report(report)
         self._due.set()
@@ -300,6 +305,7 @@ class Manager:
         turn = self._turn()
         answer = act(turn)
         self._adopt(turn)
+        self._push_changes()  # so that no report counts as current that does not know of it
         self._due.set()
         return answer
 

@@ -1,7 +1,9 @@
 """The enrolled disks of one host: recognised, described, and remembered while they are there."""
 
+import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
@@ -26,6 +28,7 @@ class Member:
     size_bytes: int
     current: Current
     failed: str = ""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def description(self) -> DiskDescription:
@@ -135,18 +138,23 @@ class Members:
         await self._disks.write_slot(path, to.slot, encode(description, to.generation))
         return Current(description, to.generation, to.slot)
 
-    async def describe(self, disk: DiskId, description: DiskDescription) -> None:
-        """Writes the description; durable on return. A disk that refuses it has failed."""
+    async def describe(
+        self, disk: DiskId, change: Callable[[DiskDescription], DiskDescription]
+    ) -> None:
+        """Writes the description as `change` makes it; durable on return. One change after the
+        other: none is lost. A disk that refuses it has failed."""
         member = self._here[disk]
-        if description == member.description:
-            return
-        try:
-            member.current = await self._write(member.path, description, member.current)
-        except DamagedError:
-            raise
-        except VastskyError as error:
-            member.failed = f"its description cannot be written: {error.message}"
-            raise
+        async with member.writing:
+            description = change(member.description)
+            if description == member.description:
+                return
+            try:
+                member.current = await self._write(member.path, description, member.current)
+            except DamagedError:
+                raise
+            except VastskyError as error:
+                member.failed = f"its description cannot be written: {error.message}"
+                raise
 
     def facts(self, specs: tuple[DiskSpec, ...], *, settled: bool) -> tuple[DiskFact, ...]:
         """For each disk that should be here. `settled`: the host has been up long enough that a

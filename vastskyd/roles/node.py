@@ -143,22 +143,30 @@ class NodeAgent:
     # --- reports ------------------------------------------------------------------------
 
     def _revision_seen(self) -> int:
-        """The document that everything in the report already knows of."""
-        revisions = []
+        """The document that the report knows of; 0 before it can speak of all roles.
+
+        The head's part counts where there is one: what it reports is promises by a document,
+        what a storage host reports is facts.
+        """
+        if self._document is None:
+            return 0
+        seen = []
         if self._storage is not None:
-            revisions.append(self._storage_seen[0])
+            seen.append(self._storage_seen[0])
         if self._head is not None:
-            revisions.append(self._head_seen[0])
-        if not revisions:
-            return 0 if self._document is None else self._document.revision
-        return min(revisions)
+            seen.append(self._head_seen[0])
+        if not all(seen):
+            return 0
+        return seen[-1] if seen else self._document.revision
 
     async def _report_loop(self) -> None:
         sent_s = float("-inf")
         while True:
             content = (self._revision_seen(), self._storage_seen[1], self._head_seen[1])
-            due = self._clock.monotonic_s() - sent_s >= _REPORT_AGAIN_S
-            if (content != self._last_sent or due) and await self._report(content):
+            due = content != self._last_sent or (
+                self._clock.monotonic_s() - sent_s >= _REPORT_AGAIN_S
+            )
+            if content[0] and due and await self._report(content):
                 sent_s = self._clock.monotonic_s()
             await self._report_due.wait(_TICK_S)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -18,6 +18,7 @@ from vastskyd.core.documents import (
 from vastskyd.core.errors import UnreachableError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId
 from vastskyd.core.names import (
+    LegName,
     export_name,
     extent_dm_name,
     extent_dm_uuid,
@@ -25,7 +26,16 @@ from vastskyd.core.names import (
 )
 from vastskyd.core.units import MIB
 from vastskyd.ondisk.description import DiskDescription, ExtentRecord, ExtentRecordState
-from vastskyd.ports import Clock, Disks, Export, Exports, ExportServer, Kernel, LinearTarget
+from vastskyd.ports import (
+    Clock,
+    Disks,
+    DmDevice,
+    Export,
+    Exports,
+    ExportServer,
+    Kernel,
+    LinearTarget,
+)
 from vastskyd.roles.members import Member, Members
 
 log = logging.getLogger(__name__)
@@ -141,11 +151,15 @@ class StorageRole:
             except VastskyError as error:
                 log.error("export server for %s: %s", server.head, error.message)
         served = {(export.head, export.extent) for export in await self._exports.exports()}
-        devices = {device.name: device.device for device in await self._kernel.dm.devices()}
+        there = await self._kernel.dm.devices()
+        devices = {device.name: device.device for device in there}
+        in_use = _local_legs(there)
         for spec in document.extents:
             device = devices.get(extent_dm_name(spec.id))
             if spec.head is None or (spec.head, spec.id) in served or device is None:
                 continue
+            if spec.id in in_use:
+                continue  # by this host's own head, which takes it down first
             record = self._record(spec)
             if (
                 record is None
@@ -169,7 +183,7 @@ class StorageRole:
 
     async def _converge_disk(self, disk: DiskId, member: Member, extents: list[ExtentSpec]) -> None:
         try:
-            await self._members.describe(disk, _described(member.description, extents))
+            await self._members.describe(disk, lambda now: _described(now, extents))
             await self._map_extents(member, extents)
         except VastskyError as error:
             log.error("disk %s: %s", member.path, error.message)
@@ -221,41 +235,42 @@ class StorageRole:
                 )
                 progress.done_bytes += step_bytes
                 self._changed()
-            await self._finish_wipe(disk, extent)
+            await self._finish_wipe(disk, extent, record.state)
         except VastskyError as error:
             self._failed[extent] = error.message
             log.error("wipe of extent %s: %s", extent, error.message)
         finally:
             self._changed()
 
-    async def _finish_wipe(self, disk: DiskId, extent: ExtentId) -> None:
-        member = self._members.get(disk)
-        if member is None:
-            return
-        description = member.description
-        record = _find(description, extent)
-        if record is None:
-            return
-        rest = tuple(other for other in description.extents if other.id != extent)
-        if record.state is ExtentRecordState.PREPARING:
-            ready = msgspec.structs.replace(record, state=ExtentRecordState.READY)
-            rest = (*rest, ready)
-        await self._members.describe(disk, msgspec.structs.replace(description, extents=rest))
+    async def _finish_wipe(
+        self, disk: DiskId, extent: ExtentId, began_as: ExtentRecordState
+    ) -> None:
+        def finished(description: DiskDescription) -> DiskDescription:
+            record = _find(description, extent)
+            if record is None or record.state is not began_as:
+                return description  # released meanwhile: it is wiped for that
+            rest = [other for other in description.extents if other.id != extent]
+            if record.state is ExtentRecordState.PREPARING:
+                rest.append(msgspec.structs.replace(record, state=ExtentRecordState.READY))
+            return _with_extents(description, rest)
+
+        if self._members.get(disk) is not None:
+            await self._members.describe(disk, finished)
 
     # --- report -------------------------------------------------------------------------
 
     async def _report(self, document: StorageDocument) -> StorageReport:
         served = {export.extent: export for export in await self._exports.exports()}
+        devices = await self._kernel.dm.devices()
         mapped = {
-            extent
-            for device in await self._kernel.dm.devices()
-            if (extent := parse_extent_uuid(device.uuid)) is not None
+            extent for device in devices if (extent := parse_extent_uuid(device.uuid)) is not None
         }
+        in_use = _local_legs(devices)
         settled = self._clock.monotonic_s() - self._started_s >= _SETTLE_S
         facts = [
             fact
             for spec in document.extents
-            if (fact := self._extent_fact(spec, served.get(spec.id), mapped)) is not None
+            if (fact := self._extent_fact(spec, served.get(spec.id), mapped, in_use)) is not None
         ]
         return StorageReport(
             disks=self._members.facts(document.disks, settled=settled),
@@ -264,7 +279,11 @@ class StorageRole:
         )
 
     def _extent_fact(
-        self, spec: ExtentSpec, export: Export | None, mapped: set[ExtentId]
+        self,
+        spec: ExtentSpec,
+        export: Export | None,
+        mapped: set[ExtentId],
+        in_use: dict[ExtentId, int],
     ) -> ExtentFact | None:
         if self._members.get(spec.disk) is None:
             return None
@@ -282,7 +301,8 @@ class StorageRole:
         return ExtentFact(
             id=spec.id,
             condition=condition,
-            epoch=record.epoch,
+            # A stack of this host that is still built on it may write as long as it is there.
+            epoch=min(record.epoch, in_use.get(spec.id, record.epoch)),
             exported_to=None if export is None else export.head,
             done_bytes=0 if wipe is None else wipe.done_bytes,
             message=self._failed.get(spec.id, ""),
@@ -294,6 +314,12 @@ _CONDITIONS = {
     ExtentRecordState.READY: ExtentCondition.READY,
     ExtentRecordState.WIPING: ExtentCondition.WIPING,
 }
+
+
+def _local_legs(devices: tuple[DmDevice, ...]) -> dict[ExtentId, int]:
+    """The legs of stacks on this host, and the epochs of those."""
+    legs = [leg for device in devices if (leg := LegName.parse(device.uuid)) is not None]
+    return {leg.extent: leg.epoch for leg in legs}
 
 
 def _same(export: Export, spec: ExtentSpec) -> bool:
@@ -323,9 +349,12 @@ def _described(description: DiskDescription, extents: list[ExtentSpec]) -> DiskD
                 records[spec.id] = msgspec.structs.replace(record, state=ExtentRecordState.WIPING)
         else:
             records[spec.id] = _kept(spec, record)
-    return msgspec.structs.replace(
-        description, extents=tuple(sorted(records.values(), key=lambda r: r.offset_bytes))
-    )
+    return _with_extents(description, records.values())
+
+
+def _with_extents(description: DiskDescription, extents: Iterable[ExtentRecord]) -> DiskDescription:
+    ordered = tuple(sorted(extents, key=lambda record: record.offset_bytes))
+    return msgspec.structs.replace(description, extents=ordered)
 
 
 def _kept(spec: ExtentSpec, record: ExtentRecord | None) -> ExtentRecord:
