@@ -4,6 +4,7 @@ Run it with `./run demo`. It ends with an error if anything is not as promised.
 """
 
 import argparse
+import signal
 import sys
 import threading
 import traceback
@@ -97,11 +98,15 @@ class Demo:
             wait_until("all disks are offered", lambda: len(self.offered()) == self.disks(), 30)
             for disk in self.offered():
                 require(not disk.message, f"{disk.path} of {disk.node}: {disk.message}")
-                hosts.ask(Job, f"disk enrol {disk.node} {disk.path}")
-                self.narrator.line(f"{MANAGER}# vastskyctl disk enrol {disk.node} {disk.path}")
+                hosts.type(f"disk enrol {disk.node} {disk.path} --no-wait")
+            wait_until("all disks are enrolled", self.all_enrolled, 90)
             hosts.type("disk list")
             self.free_before = self.free()
             require(len(self.free_before) == self.disks(), "a disk is missing after enrolment")
+
+    def all_enrolled(self) -> bool:
+        found = self.hosts.ask(api.DiskList, "disk list").disks
+        return len(found) == self.disks() and all(disk.state == "online" for disk in found)
 
     def disks(self) -> int:
         return len(STORES) * len(DISKS)
@@ -332,8 +337,13 @@ def arguments_of(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def end(*_: object) -> None:
+    raise DemoError("ended from outside")
+
+
 def main() -> int:
     arguments = arguments_of(sys.argv[1:])
+    signal.signal(signal.SIGTERM, end)  # so that the journals are saved then, too
     narrator = Narrator()
     with Lab() as lab:
         hosts = Hosts(lab, narrator)
