@@ -98,6 +98,11 @@ class HeadRole:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def restless(self) -> bool:
+        """Something is under way or in trouble: time alone may change what is to be done."""
+        return bool(self._acts or self._attempts or self._cuts) or self._watch.restless
+
     async def converge(
         self, document: HeadDocument | None, revision: int
     ) -> tuple[HeadReport, int]:
@@ -113,6 +118,7 @@ class HeadRole:
         self._forget(document)
         busy = {v: act for v, act in self._acts.items() if not act.task.done()}
         self._acts = busy.copy()
+        self._cuts = {device: task for device, task in self._cuts.items() if not task.done()}
         sight = await observe(self._kernel)
         trouble, retry = self._watch.look(sight, document, self._clock.monotonic_s())
         for device in retry:
@@ -196,7 +202,6 @@ class HeadRole:
         """In the background: the kernel waits for the dead socket to let go."""
         running = self._cuts.get(device)
         if running is None or running.done():
-            self._cuts = {d: task for d, task in self._cuts.items() if not task.done()}
             self._cuts[device] = asyncio.create_task(self._disconnect(device), name=f"cut {device}")
 
     async def _disconnect(self, device: str) -> None:

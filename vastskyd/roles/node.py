@@ -14,7 +14,9 @@ from vastskyd.roles.storage import StorageRole
 
 log = logging.getLogger(__name__)
 
+# Events wake the roles; the ticks are for what no event tells.
 _TICK_S = 1.0
+_IDLE_TICK_S = 5.0
 _REPORT_TIMEOUT_S = 10.0
 _REPORT_AGAIN_S = 10.0
 _LIFE_DIGITS = 16
@@ -107,8 +109,9 @@ class NodeAgent:
 
     async def _follow_kernel(self) -> None:
         while True:
-            changed = await self._kernel.wait_change(_TICK_S)
-            if changed and self._storage is not None:
+            if not await self._kernel.wait_change(_IDLE_TICK_S):
+                continue
+            if self._storage is not None:
                 self._storage.disks_changed()
             for wake in self._wakes.values():
                 wake.set()
@@ -123,7 +126,7 @@ class NodeAgent:
             else:
                 self._storage_seen = (document.revision if document else 0, seen)
                 self._report_due.set()
-            await self._wakes["storage"].wait(_TICK_S)
+            await self._wakes["storage"].wait(_IDLE_TICK_S)
 
     async def _head_loop(self) -> None:
         while self._head is not None:
@@ -138,7 +141,7 @@ class NodeAgent:
             else:
                 self._head_seen = (revision, seen)
                 self._report_due.set()
-            await self._wakes["head"].wait(_TICK_S)
+            await self._wakes["head"].wait(_TICK_S if self._head.restless else _IDLE_TICK_S)
 
     # --- reports ------------------------------------------------------------------------
 

@@ -24,6 +24,13 @@ class LegWatch:
         self._leg_timeout_s = leg_timeout_s
         self._watched: dict[tuple[ExtentId, int], _Watched] = {}
 
+    @property
+    def restless(self) -> bool:
+        """A leg has no good path, and its time runs."""
+        return any(
+            watched.since_s is not None and not watched.broken for watched in self._watched.values()
+        )
+
     def look(
         self, sight: Sight, document: HeadDocument, now_s: float
     ) -> tuple[dict[ExtentId, Trouble], tuple[str, ...]]:
