@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import os
 import select
@@ -53,13 +54,19 @@ def do_list(arguments: Arguments) -> int:
 
 def do_run(arguments: Arguments) -> int:
     """Run a command in a host; several words are one command line for bash."""
-    order = {"op": "run", "host": arguments.host, "timeout": arguments.timeout}
-    reply = server.ask(arguments.name, {**order, "command": " ".join(arguments.command)})
+    return run_in(arguments, " ".join(arguments.command), arguments.timeout, b"")
+
+
+def run_in(arguments: Arguments, command: str, timeout_s: float, stdin: bytes) -> int:
+    """Run a command in a host, show what it said and return its exit status."""
+    order = {"op": "run", "host": arguments.host, "timeout": timeout_s, "command": command}
+    text = base64.b64encode(stdin).decode()
+    reply = server.ask(arguments.name, {**order, "stdin": text})
     sys.stdout.write(reply["stdout"])
     sys.stdout.flush()
     sys.stderr.write(reply["stderr"])
     if reply["exit"] == 124:
-        print(f"lab: not done within {arguments.timeout:.0f} s", file=sys.stderr)
+        print(f"lab: not done within {timeout_s:.0f} s", file=sys.stderr)
     code = int(reply["exit"]) if reply["exit"] is not None else 255
     return code if code >= 0 else 128 - code
 
@@ -122,6 +129,17 @@ def do_smart(arguments: Arguments) -> int:
     return 0
 
 
+def do_bad(arguments: Arguments) -> int:
+    """Let sectors of a disk fail, or serve again."""
+    act_name = "heal_sectors" if arguments.well else "fail_sectors"
+    values: list[Any] = [arguments.disk]
+    if not arguments.well:
+        values += [arguments.sector, True, arguments.writes]
+    order = {"op": "guest", "act": act_name, "host": arguments.host, "arguments": values}
+    server.ask(arguments.name, order)
+    return 0
+
+
 def do_console(arguments: Arguments) -> int:
     """Show a host's console."""
     path = labs_dir() / arguments.name / arguments.host / "console.log"
@@ -134,9 +152,6 @@ def do_console(arguments: Arguments) -> int:
 @contextlib.contextmanager
 def raw_terminal() -> Iterator[None]:
     """Give all keys to the guest."""
-    if not sys.stdin.isatty():
-        yield
-        return
     old = termios.tcgetattr(0)
     tty.setraw(0)
     try:
@@ -146,7 +161,9 @@ def raw_terminal() -> Iterator[None]:
 
 
 def do_ssh(arguments: Arguments) -> int:
-    """Open a shell in a host; Ctrl-] leaves it."""
+    """Open a shell in a host; Ctrl-] leaves it. Without a terminal: run what is typed in."""
+    if not sys.stdin.isatty():
+        return run_in(arguments, "exec bash -ls", 3600, sys.stdin.buffer.read())
     columns, rows = shutil.get_terminal_size()
     order = {"op": "shell", "host": arguments.host, "rows": rows, "columns": columns}
     order["term"] = os.environ.get("TERM", "dumb")
@@ -187,8 +204,8 @@ def copy_terminal(port: socket.socket) -> None:
             if keys == b"\x1d":
                 return
             if not keys:
-                sources.remove(sys.stdin)
-            port.sendall(keys or b"\x04")
+                return
+            port.sendall(keys)
 
 
 def do_down(arguments: Arguments) -> int:
@@ -210,9 +227,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
+    default = os.environ.get("VASTSKY_LAB", "lab")
+
     def command(name: str, do: Callable[[Arguments], int], text: str, *words: str) -> Any:
         made = commands.add_parser(name, help=text, description=text)
-        made.add_argument("--name", default="lab", help="which lab (default: lab)")
+        made.add_argument("--name", default=default, help=f"which lab (default: {default})")
         for word in words:
             made.add_argument(word)
         made.set_defaults(do=do)
@@ -249,6 +268,10 @@ def parser() -> argparse.ArgumentParser:
     command("unplug", act("unplug_disk", "disk"), "pull a disk out", "host", "disk")
     made = command("smart", do_smart, "let a disk's SMART health fail", "host", "disk")
     made.add_argument("--well", action="store_true", help="healthy again")
+    made = command("bad", do_bad, "let sectors of a disk fail", "host", "disk")
+    made.add_argument("sector", type=int, nargs="*", help="of 512 bytes; none: all")
+    made.add_argument("--writes", action="store_true", help="writes fail too")
+    made.add_argument("--well", action="store_true", help="all serve again")
     command("console", do_console, "show a host's console", "host")
     command("down", do_down, "take the lab down")
     command("clean", do_clean, "remove the cache")

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from .guest import Disk
+from .disks import Disk
 from .host import LabError, say
 from .lab import ACTIVE, Lab
 from .template import DEFAULT_MEMORY_MIB, ensure_template

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import secrets
 import shutil
 import subprocess
@@ -13,35 +12,18 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from .emulator import (
-    PORTS,
-    Emulator,
-    Machine,
-    Plugged,
-    bad_block_options,
-    block_options,
-    command_line,
-    nvme_options,
-)
+from .disks import Disk, DiskBay
+from .emulator import Emulator, Machine, command_line
 from .host import SPAWNER, LabError
 from .lines import Agent, ClosedError, Monitor, connect_socket
 from .network import NETWORKS, Segments, address, mac, network_index
 
-MIB = 1 << 20
 PIECE = 256 << 10
 AGENT_SLACK_S = 20
 BOOT_LIMIT_S = 180
 
-
-@dataclass(frozen=True)
-class Disk:
-    """A data disk of a guest: its short name, its size, its serial (HOST-NAME if empty)."""
-
-    name: str
-    size: int = 256 * MIB
-    serial: str = ""
+__all__ = ["CommandError", "Disk", "Guest", "Result"]
 
 
 @dataclass(frozen=True)
@@ -65,24 +47,20 @@ class CommandError(LabError):
         self.result = result
 
 
-class Guest:
+class Guest(DiskBay):
     """A guest of a lab; made by Lab."""
 
     def __init__(
         self, name: str, number: int, machine: Machine, emulator: Emulator, segments: Segments
     ) -> None:
-        self.name = name
+        super().__init__(name, machine.folder)
         self.number = number
         self.machine = machine
-        self.folder = machine.folder
         self._emulator = emulator
         self._segments = segments
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
         self._monitor: Monitor | None = None
-        self._disks: dict[str, Disk] = {}
-        self._plugged: dict[str, int] = {}
-        self._bad: set[str] = set()
         self._cut: set[str] = set()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix=f"lab-{name}")
 
@@ -159,7 +137,7 @@ class Guest:
         if self.is_running:
             raise LabError(f"{self.name} is running")
         self.machine = replace(self.machine, memory_file=None)
-        self._bad.clear()
+        self._forget_bad()
         self.start(incoming=False)
         for network in self._cut:
             self._set_link(network, up=False)
@@ -318,6 +296,14 @@ class Guest:
             },
         )
 
+    def wait_paths(self, paths: Sequence[str], timeout_s: float = 30) -> None:
+        """Wait until paths are there in the guest."""
+        limit = timeout_s + AGENT_SLACK_S
+        reply = self.agent.call("wait", timeout_s=limit, paths=list(paths), timeout=timeout_s)
+        if reply["missing"]:
+            missing = ", ".join(reply["missing"])
+            raise LabError(f"{self.name}: not there after {timeout_s:.0f} s: {missing}")
+
     # -- links
 
     def cut_link(self, network: str) -> None:
@@ -345,117 +331,6 @@ class Guest:
         self._segments.attach(network, self.number)
         if network in self._cut:
             self.restore_link(network)
-
-    # -- disks
-
-    @property
-    def disks(self) -> list[str]:
-        """The disks that are plugged in."""
-        return list(self._plugged)
-
-    @property
-    def known_disks(self) -> list[str]:
-        """All disks the guest ever had, plugged in or not."""
-        return list(self._disks)
-
-    def _plug_of(self, name: str) -> Plugged:
-        disk = self._disks[name]
-        serial = disk.serial or f"{self.name}-{name}"
-        return Plugged(name, self.disk_file(name), serial, self._plugged[name])
-
-    def disk_file(self, name: str) -> Path:
-        """The file behind a disk, on this machine."""
-        return self.folder / f"disk-{name}.raw"
-
-    def add_disk(self, disk: Disk) -> None:
-        """Make a disk known to the guest and choose its port; it is not plugged yet."""
-        free = sorted(set(range(PORTS)) - set(self._plugged.values()))
-        if not free:
-            raise LabError(f"{self.name}: all {PORTS} ports are in use")
-        self._disks[disk.name] = disk
-        path = self.disk_file(disk.name)
-        if not path.exists():
-            with path.open("wb") as handle:
-                os.truncate(handle.fileno(), disk.size)
-        self._plugged[disk.name] = free[0]
-
-    def insert_disk(self, name: str) -> None:
-        """Put a known disk into its port."""
-        plugged = self._plug_of(name)
-        self.monitor.execute_with("blockdev-add", block_options(plugged))
-        self.monitor.execute_with("device_add", nvme_options(plugged))
-
-    def plug_disk(self, disk: Disk | str) -> None:
-        """Plug a disk in: a new one, or by its name one that was unplugged."""
-        known = self._disks[disk] if isinstance(disk, str) else disk
-        if known.name in self._plugged:
-            raise LabError(f"{self.name}: disk {known.name} is plugged in")
-        self.add_disk(known)
-        self.insert_disk(known.name)
-        self.wait_paths([self.disk_link(known.name)])
-
-    def unplug_disk(self, name: str, timeout_s: float = 20) -> None:
-        """Pull a disk out, whatever uses it."""
-        seen = self.monitor.count("DEVICE_DELETED", device=f"disk-{name}")
-        self.monitor.execute("device_del", id=f"disk-{name}")
-        self.monitor.wait_event("DEVICE_DELETED", seen, timeout_s, device=f"disk-{name}")
-        if name in self._bad:
-            self._bad.discard(name)
-            self.monitor.execute("blockdev-del", node_name=f"bad-{name}")
-        self.monitor.execute("blockdev-del", node_name=f"file-{name}")
-        del self._plugged[name]
-
-    def smart_fail(self, name: str, failing: bool = True) -> None:
-        """Let a disk's SMART health say that it fails, or that it is well again."""
-        self.monitor.execute(
-            "qom-set",
-            path=f"/machine/peripheral/disk-{name}",
-            property="smart_critical_warning",
-            value=12 if failing else 0,
-        )
-
-    def fail_sectors(
-        self, name: str, sectors: Sequence[int] = (), reads: bool = True, writes: bool = False
-    ) -> None:
-        """Let a disk fail some sectors (of 512 bytes), all of them when none is named.
-
-        The guest's kernel sees a medium error for a read and an I/O error for a write.
-        """
-        self.heal_sectors(name)
-        kinds = ["read"] * reads + ["write", "write-zeroes"] * writes
-        self.monitor.execute_with(
-            "blockdev-add", bad_block_options(self._plug_of(name), sectors, kinds)
-        )
-        self._bad.add(name)
-        self._set_backend(name, f"bad-{name}")
-
-    def heal_sectors(self, name: str) -> None:
-        """Let a disk serve all its sectors again."""
-        if name in self._bad:
-            self._set_backend(name, f"file-{name}")
-            self.monitor.execute("blockdev-del", node_name=f"bad-{name}")
-            self._bad.discard(name)
-
-    def _set_backend(self, name: str, node: str) -> None:
-        device = f"/machine/peripheral/disk-{name}"
-        self.monitor.execute("qom-set", path=device, property="drive", value=node)
-
-    def disk_link(self, name: str) -> str:
-        """A disk's link under /dev/disk/by-id in the guest."""
-        disk = self._disks[name]
-        return f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{disk.serial or f'{self.name}-{name}'}"
-
-    def wait_disks(self, timeout_s: float = 30) -> None:
-        """Wait until udev has made the links of all disks that are plugged in."""
-        self.wait_paths([self.disk_link(name) for name in self.disks], timeout_s)
-
-    def wait_paths(self, paths: Sequence[str], timeout_s: float = 30) -> None:
-        """Wait until paths are there in the guest."""
-        limit = timeout_s + AGENT_SLACK_S
-        reply = self.agent.call("wait", timeout_s=limit, paths=list(paths), timeout=timeout_s)
-        if reply["missing"]:
-            missing = ", ".join(reply["missing"])
-            raise LabError(f"{self.name}: not there after {timeout_s:.0f} s: {missing}")
 
     # -- evidence
 

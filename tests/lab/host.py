@@ -134,7 +134,11 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file, so that two labs do not build the same thing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that makes {path.stem}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

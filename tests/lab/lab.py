@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from .disks import Disk
 from .emulator import Machine
-from .guest import Disk, Guest, Result
-from .host import LabError, labs_dir, read_json, run_host, say, write_json
+from .guest import Guest, Result
+from .host import LabError, labs_dir, read_json, say, write_json
 from .network import Segments, namespace_name
 from .template import DEFAULT_MEMORY_MIB, Template, copy_of, ensure_template, restore
 
@@ -211,8 +212,3 @@ class Lab:
         atexit.unregister(self.down)
         if self in ACTIVE:
             ACTIVE.remove(self)
-
-
-def host_namespace_of(lab: Lab, argv: Sequence[str]) -> bytes:
-    """Run a command of this machine inside a lab's network namespace."""
-    return run_host([*lab.segments.prefix, *argv])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from .emulator import Nic
@@ -79,8 +78,3 @@ class Segments:
 def namespace_name(lab: str) -> str:
     """The namespace of a lab."""
     return f"vastsky-lab-{lab}"
-
-
-def own_name(prefix: str, counter: int) -> str:
-    """A lab's name that no other process uses."""
-    return f"{prefix}-{os.getpid()}-{counter}"

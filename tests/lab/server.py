@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .guest import MIB, Disk
+from .disks import MIB, Disk
 from .host import LabError, labs_dir, read_json, say
 from .lab import Lab, start_time, sweep
 
@@ -93,7 +94,9 @@ class Server:
         return {"hosts": hosts, "folder": str(self.lab.folder)}
 
     def _run(self, order: Message) -> Message:
-        result = self.lab[order["host"]].run(order["command"], order["timeout"], check=False)
+        stdin = base64.b64decode(order["stdin"])
+        guest = self.lab[order["host"]]
+        result = guest.run(order["command"], order["timeout"], check=False, stdin=stdin)
         return {
             "exit": 124 if result.timed_out else result.exit,
             "stdout": result.stdout,
@@ -126,6 +129,7 @@ class Server:
         acts = (
             "kill", "power_on", "reboot", "shutdown", "pause", "resume", "cut_link",
             "cut_silently", "restore", "unplug_disk", "smart_fail",
+            "fail_sectors", "heal_sectors",
         )  # fmt: skip
         if order["act"] not in acts:
             raise LabError(f"no such act: {order['act']}")
@@ -200,16 +204,25 @@ def start(name: str, hosts: str, memory_mib: int, debs: Sequence[Path]) -> None:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
+    try:
+        follow(process, log, folder / SOCKET)
+    except BaseException:
+        process.terminate()
+        raise
+
+
+def follow(process: subprocess.Popen[bytes], log: Path, ready_file: Path) -> None:
+    """Show what a starting lab says until it is ready; each of its steps has a bound."""
     shown = 0
     ready = False
     while not ready:
-        ready = (folder / SOCKET).exists()
+        ready = ready_file.exists()
         ended = process.poll() is not None
         text = log.read_text(errors="replace")
         sys.stderr.write(text[shown:])
         shown = len(text)
         if ended:
-            raise LabError(f"lab {name} did not come up")
+            raise LabError("the lab did not come up")
         time.sleep(0.1)
 
 

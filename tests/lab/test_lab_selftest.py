@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from .disks import MIB, Disk
 from .fixtures import LabFactory
-from .guest import MIB, CommandError, Disk, Guest
+from .guest import CommandError, Guest
 from .host import LabError
 from .lab import Lab
 from .server import parse_hosts
