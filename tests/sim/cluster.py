@@ -19,8 +19,8 @@ from tests.sim.faults import FaultPlan
 from tests.sim.loop import EPOCH_S
 from tests.sim.world import DaemonPorts, World
 from vastskyd.core import api
-from vastskyd.core.errors import NotFoundError, UnreachableError, VastskyError
-from vastskyd.core.ids import ClusterId, JobId, NodeId
+from vastskyd.core.errors import ExistsError, NotFoundError, UnreachableError, VastskyError
+from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId
 from vastskyd.core.model import (
     AttachmentState,
     Cluster,
@@ -30,8 +30,10 @@ from vastskyd.core.model import (
     Node,
     Record,
     Role,
+    Volume,
     VolumeState,
 )
+from vastskyd.core.names import parse_extent_uuid
 from vastskyd.core.state import ClusterState, Draft, load
 from vastskyd.core.turn import Policy
 from vastskyd.core.units import MIB
@@ -201,6 +203,19 @@ class SimCluster:
         answer: Record = task.result()
         return answer
 
+    async def insist(self, request: Record, within_s: float = 120.0) -> None:
+        """As `do`, by somebody who does not know whether the manager did it before it died."""
+        try:
+            await self.do(request, within_s)
+        except ExistsError:
+            if not isinstance(request, api.CreateVolume):
+                raise
+            name = request.name
+            await self.until(f"{name} is created", within_s, lambda: self.available(name))
+        except NotFoundError:
+            if not isinstance(request, api.DeleteVolume):
+                raise
+
     async def start_job(self, request: Record) -> Job:
         answer = await self.ask(request)
         if not isinstance(answer, api.JobStarted):
@@ -302,11 +317,18 @@ class SimCluster:
             leg.state == "in-sync" for segment in view.segments for leg in segment.legs
         )
 
-    # --- what is so, seen from above -----------------------------------------------------------
+    # --- what is so, seen from above ------------------------------------------------------------
 
     def state(self) -> ClusterState:
         """What the manager has committed."""
         return load(self.world.stores[self.manager].load())
+
+    def owner(self, name: str) -> str:
+        """The head that the volume is, or is being, attached on; or empty."""
+        for volume in self.state().volumes.values():
+            if volume.name == name and volume.attachment is not None:
+                return volume.attachment.head
+        return ""
 
     def attached_on(self, name: str) -> str:
         """The head on which the volume is attached, by the manager's records; or empty."""
@@ -317,17 +339,30 @@ class SimCluster:
                 return attachment.head if attached else ""
         return ""
 
+    def state_of(self, name: str) -> Volume:
+        return self.state().volume(name)
+
+    def stacks(self, host: str) -> list[str]:
+        """Names of what stands on the host's kernel that is no extent."""
+        return [
+            getattr(block, "dm_name", block.name)
+            for block in self.world.hosts[host].kernel.blocks.values()
+            if isinstance(block, FakeArray | NbdBlock)
+            or (isinstance(block, DmBlock) and parse_extent_uuid(block.uuid) is None)
+        ]
+
     def leftovers(self) -> list[str]:
         """What no volume should leave behind, on any host that has power."""
         left = []
+        state = self.state()
         for host in self.world.hosts.values():
             for block in host.kernel.blocks.values():
                 if isinstance(block, DmBlock | FakeArray | NbdBlock):
                     left.append(f"{host.name}: {getattr(block, 'dm_name', block.name)}")
             left += [f"{host.name}: export server for {head}" for head in host.servers]
             for media in host.media:
-                left += [f"{host.name}: extent {e} on {media.serial}" for e in extents_on(media)]
-        state = self.state()
+                on_it = extents_on(media, set(state.disks))
+                left += [f"{host.name}: extent {e} on {media.serial}" for e in on_it]
         left += [f"manager: extent {extent}" for extent in state.extents]
         left += [f"manager: volume {volume.name}" for volume in state.volumes.values()]
         left += [
@@ -361,10 +396,10 @@ class SimCluster:
         )
 
 
-def extents_on(media: FakeMedia) -> tuple[str, ...]:
-    """The extents in a disk's description."""
+def extents_on(media: FakeMedia, known: set[DiskId]) -> tuple[str, ...]:
+    """The extents in the description of a disk that the manager knows."""
     found = choose(tuple(media.slots))
-    if not isinstance(found, Current):
+    if not isinstance(found, Current) or found.description.disk not in known:
         return ()
     return tuple(extent.id for extent in found.description.extents)
 
@@ -389,6 +424,8 @@ class Checker:
         self._tag = 0
         self.grains: dict[str, dict[int, Grain]] = {}
         self.acknowledged = 0
+        self.late = 0
+        self.tasks: list[asyncio.Task[None]] = []
 
     def grain(self, volume: str, number: int) -> Grain:
         return self.grains.setdefault(volume, {}).setdefault(number, Grain())
@@ -415,6 +452,11 @@ class Checker:
         finally:
             grain.busy = False
         self._cluster.world.log(f"{head} wrote {volume}[{number}] = {tag}")
+        if self._cluster.owner(volume) != head:
+            # A fenced head's md ends a write well that one leg took before the fence, when the
+            # leg that it waited for is broken at last.
+            self.late += 1
+            return False
         grain.acked = tag
         grain.maybe.clear()
         self.acknowledged += 1
@@ -449,6 +491,10 @@ class Checker:
         number = 0
         while True:
             await self.write(head, volume, number % grains)
-            await self.read(head, volume, (number * 7) % grains)
+            try:
+                await self.read(head, volume, (number * 7) % grains)
+            except AssertionError as error:
+                self._cluster.world.failures.append(str(error))
+                return
             number += 1
             await asyncio.sleep(pause_s)

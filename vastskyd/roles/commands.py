@@ -14,7 +14,7 @@ from vastskyd.core.api import (
     RemoveNode,
     RetireDisk,
 )
-from vastskyd.core.documents import CandidateFact
+from vastskyd.core.documents import CandidateFact, ExtentCondition
 from vastskyd.core.errors import (
     BusyError,
     ConflictError,
@@ -115,9 +115,13 @@ def retire_disk(turn: Turn, request: RetireDisk) -> Job:
             f"{disk_name(disk)} holds legs of {', '.join(volumes)}",
             hint="delete these volumes first, or pull the disk and let them be rebuilt elsewhere",
         )
-    if extents and disk.state is DiskState.ONLINE:
+    failed = [turn.facts.extent(disk.node, extent.id) for extent in extents]
+    wiping = [
+        fact for fact in failed if fact is None or fact.condition is not ExtentCondition.FAILED
+    ]
+    if wiping and disk.state is DiskState.ONLINE:
         raise BusyError(
-            f"{disk_name(disk)} is still wiping {len(extents)} freed extents",
+            f"{disk_name(disk)} is still wiping {len(wiping)} freed extents",
             hint="wait until 'vastskyctl disk list' shows it idle",
         )
     for extent in extents:

@@ -46,6 +46,7 @@ class Members:
         self._foreign: dict[str, str] = {}
         self._refused: dict[DiskId, str] = {}
         self._lost: set[DiskId] = set()
+        self._retired: set[DiskId] = set()
         self._blocks: tuple[BlockDevice, ...] = ()
 
     def get(self, disk: DiskId) -> Member | None:
@@ -64,6 +65,7 @@ class Members:
             if member.path not in paths:
                 log.warning("disk %s is gone from %s", disk, member.path)
                 del self._here[disk]
+                self._retired.discard(disk)
                 self._lost.add(disk)
         known = {member.path for member in self._here.values()}
         self._foreign = {p: why for p, why in self._foreign.items() if p in paths}
@@ -105,7 +107,8 @@ class Members:
         )
         if block is None:
             raise NotFoundError(f"there is no disk {spec.path} here")
-        if any(member.path == block.path for member in self._here.values()):
+        before = next((d for d, m in self._here.items() if m.path == block.path), None)
+        if before is not None and before not in self._retired:
             raise ConflictError(f"{spec.path} is a disk of this cluster already")
         if block.size_bytes < _DISK_MIN_BYTES:
             raise ConflictError(
@@ -113,7 +116,7 @@ class Members:
                 f" {format_size(_DISK_MIN_BYTES)} is the least"
             )
         if block.found and not spec.wipe:
-            what = self._foreign.get(block.path, block.found)
+            what = self._what_is_on(block)
             raise ConflictError(f"{spec.path} is not empty: {what}")
         if block.found:
             await self._disks.erase_signatures(block.path)
@@ -128,6 +131,8 @@ class Members:
         # Both slots, so that no older description can speak for the disk again.
         first = await self._write(block.path, description, found)
         second = await self._write(block.path, description, first)
+        if before is not None:
+            del self._here[before]
         self._here[spec.id] = Member(block.path, block.size_bytes, second)
         log.info("disk %s enrolled at %s", spec.id, block.path)
 
@@ -191,15 +196,25 @@ class Members:
             )
         return None
 
+    def name(self, specs: tuple[DiskSpec, ...]) -> None:
+        """The manager's disks of this host; others that carry the cluster's name are retired."""
+        self._retired = set(self._here) - {spec.id for spec in specs}
+
+    def _what_is_on(self, block: BlockDevice) -> str:
+        for disk in self._retired:
+            if self._here[disk].path == block.path:
+                return f"disk {disk} of this cluster, which the manager does not know"
+        return self._foreign.get(block.path, block.found)
+
     def candidates(self) -> tuple[CandidateFact, ...]:
-        """Block devices that are nobody's member of this cluster."""
-        ours = {member.path for member in self._here.values()}
+        """Block devices that are nobody's member of this cluster, or were retired."""
+        ours = {m.path for disk, m in self._here.items() if disk not in self._retired}
         return tuple(
             CandidateFact(
                 path=block.path,
                 serial=block.serial,
                 size_bytes=block.size_bytes,
-                found=self._foreign.get(block.path, block.found),
+                found=self._what_is_on(block),
                 aliases=block.aliases,
             )
             for block in self._blocks

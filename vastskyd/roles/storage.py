@@ -46,6 +46,8 @@ _WIPE_STEP_BYTES = 64 * MIB
 _SETTLE_S = 15.0
 _RESCAN_S = 30.0
 _RESCAN_PAUSE_S = 1.0
+# A wipe that failed is tried again: what the disk cannot write today it may have remapped tomorrow.
+_WIPE_AGAIN_S = 60.0
 
 
 @dataclass
@@ -78,6 +80,7 @@ class StorageRole:
         self._members = Members(disks, cluster, cluster_name)
         self._wipes: dict[ExtentId, _Wipe] = {}
         self._failed: dict[ExtentId, str] = {}
+        self._wipe_again_s: dict[ExtentId, float] = {}
         self._started_s = clock.monotonic_s()
         self._scanned_s = float("-inf")
         self._dirty = True
@@ -102,6 +105,7 @@ class StorageRole:
             await self._members.rescan()
         if document is None:
             return StorageReport(candidates=self._members.candidates())
+        self._members.name(document.disks)
         for disk in document.disks:
             if disk.enrol and self._members.get(disk.id) is None:
                 await self._members.enrol(disk)
@@ -114,6 +118,7 @@ class StorageRole:
             member = self._members.get(disk_id)
             if member is not None:
                 await self._converge_disk(disk_id, member, extents)
+        await self._unmap_unknown(document)
         await self._serve(document)
         return await self._report(document)
 
@@ -207,11 +212,22 @@ class StorageRole:
             elif name in mapped:
                 await self._kernel.dm.remove(name)
 
+    async def _unmap_unknown(self, document: StorageDocument) -> None:
+        """Extents of retired disks. What is on them, and in their description, stays."""
+        known = {spec.id for spec in document.extents}
+        for device in await self._kernel.dm.devices():
+            extent = parse_extent_uuid(device.uuid)
+            if extent is not None and extent not in known:
+                try:
+                    await self._kernel.dm.remove(device.name)
+                except VastskyError as error:
+                    log.error("extent %s: %s", extent, error.message)
+
     def _start_wipe(self, disk: DiskId, spec: ExtentSpec, record: ExtentRecord) -> None:
         running = self._wipes.get(spec.id)
         if running is not None and not running.task.done():
             return
-        if spec.id in self._failed:
+        if self._clock.monotonic_s() < self._wipe_again_s.get(spec.id, 0.0):
             return
         needed = record.state is ExtentRecordState.WIPING or spec.wipe_first
         task = asyncio.create_task(
@@ -237,8 +253,13 @@ class StorageRole:
                 self._changed()
             await self._finish_wipe(disk, extent, record.state)
         except VastskyError as error:
+            self._wipe_again_s[extent] = self._clock.monotonic_s() + _WIPE_AGAIN_S
+            if self._failed.get(extent) != error.message:
+                log.error("wipe of extent %s: %s", extent, error.message)
             self._failed[extent] = error.message
-            log.error("wipe of extent %s: %s", extent, error.message)
+        else:
+            self._failed.pop(extent, None)
+            self._wipe_again_s.pop(extent, None)
         finally:
             self._changed()
 

@@ -1,0 +1,199 @@
+"""A run of random operations in random weather, of which a seed is all there is to know.
+
+Daemons crash, hosts lose power and networks part, between any two steps. When the weather has
+cleared, everything asked for must come to an end, and everything acknowledged must be there.
+"""
+
+import asyncio
+import random
+
+from tests.sim import loop
+from tests.sim.cluster import APART, TOGETHER, SimCluster
+from tests.sim.faults import Fault, FaultKind, RandomFaults
+from vastskyd.core import api
+from vastskyd.core.errors import VastskyError
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import Record
+from vastskyd.core.units import MIB
+
+STORM_S = 120.0
+CALM_S = 300.0
+LIMIT_S = 4000.0
+NAMES = ("v", "w")
+GRAINS = 24
+PROBABILITIES = {
+    FaultKind.CRASH: 0.0003,
+    FaultKind.POWER_CUT: 0.00006,
+    FaultKind.FAIL: 0.0005,
+    FaultKind.DELAY: 0.002,
+}
+
+
+class Weather(RandomFaults):
+    """A store that fails and a host that cannot hear of changes end the daemon: no such calls
+    fail here."""
+
+    def at(self, host: str, point: str, now_s: float) -> Fault | None:
+        fault = super().at(host, point, now_s)
+        spared = fault is not None and fault.kind is FaultKind.FAIL
+        if spared and point.startswith(("store.", "kernel.wait_change")):
+            return None
+        return fault
+
+
+class Storm:
+    """One run."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        rng = random.Random(f"{seed}:shape")
+        self.cluster = SimCluster(
+            seed, rng.choice((APART, TOGETHER)), restart_s=1.0, reboot_s=rng.choice((8.0, 60.0))
+        )
+        self.world = self.cluster.world
+        self.copies = {name: rng.choice((2, 2, 2, 3, 1)) for name in NAMES}
+        self.ends_s = 0.0
+
+    async def run(self) -> None:
+        cluster = self.cluster
+        await cluster.enrol_all()
+        self.ends_s = self.world.now_s() + STORM_S
+        self.world.plan = Weather(
+            self.world.rng("plan"), PROBABILITIES, until_s=self.ends_s, delay_max_s=4.0
+        )
+        users = [cluster.spawn(self._use(name)) for name in NAMES]
+        programs = [
+            cluster.spawn(self._program(name, number)) for name in NAMES for number in range(3)
+        ]
+        network = cluster.spawn(self._network())
+        await asyncio.wait((*users, network))
+        self.world.heal()
+        for name in self.world.hosts:
+            cluster.power_on(name)
+        await asyncio.sleep(10)
+        for program in programs:
+            program.cancel()
+        for task in (*users, network):
+            task.result()
+        self.world.check()
+        await self._calm()
+        self.world.check()
+
+    # --- the storm ------------------------------------------------------------------------------
+
+    async def _network(self) -> None:
+        rng = self.world.rng("network")
+        hosts = list(self.world.hosts)
+        while self.world.now_s() < self.ends_s:
+            await asyncio.sleep(rng.uniform(5, 40))
+            if rng.random() < 0.5:
+                self.world.partition(*rng.sample(hosts, rng.randint(1, len(hosts) // 2)))
+            else:
+                one, two = rng.sample(hosts, 2)
+                self.world.log(f"{one} and {two} part")
+                self.world.network.cut_data(one, two, rng.randrange(2))
+                if rng.random() < 0.5:
+                    self.world.network.cut_control(one, two)
+            await asyncio.sleep(rng.uniform(1, 20))
+            self.world.heal()
+
+    async def _use(self, name: str) -> None:
+        """An administrator who changes his mind."""
+        rng = self.world.rng(f"user:{name}")
+        while self.world.now_s() < self.ends_s:
+            request = self._next(rng, name)
+            self.world.log(f"asks for {request}")
+            try:
+                async with asyncio.timeout(rng.uniform(1, 30)):
+                    job = await self.cluster.start_job(request)
+                    job = await self.cluster.job(job)
+                    self.world.log(f"{job.kind} {name}: {job.state} {job.message}")
+            except TimeoutError:
+                self.world.log("asks no longer")
+            except VastskyError as error:
+                self.world.log(f"is answered: {error.message}")
+            await asyncio.sleep(rng.uniform(0, 15))
+
+    def _next(self, rng: random.Random, name: str) -> Record:
+        heads = self.cluster.heads
+        exists = any(v.name == name for v in self.cluster.state().volumes.values())
+        owner = self.cluster.owner(name)
+        drawn = rng.random()
+        if not exists:
+            self.cluster.checker.forget(name)
+            return api.CreateVolume(name=name, size_bytes=24 * MIB, copies=self.copies[name])
+        if not owner:
+            if drawn < 0.1:
+                return api.DeleteVolume(volume=name)
+            return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
+        if drawn < 0.4:
+            return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
+        return api.DetachVolume(volume=name)
+
+    async def _program(self, name: str, number: int) -> None:
+        """Writes and reads where the volume is."""
+        rng = self.world.rng(f"program:{name}:{number}")
+        checker = self.cluster.checker
+        while True:
+            await asyncio.sleep(rng.uniform(0.05, 0.6))
+            head = self.cluster.attached_on(name)
+            if not head:
+                continue
+            grain = rng.randrange(number, GRAINS, 3)
+            try:
+                await checker.write(head, name, grain)
+                await checker.read(head, name, rng.randrange(number, GRAINS, 3))
+            except AssertionError as error:
+                self.world.failures.append(str(error))
+                return
+
+    # --- after it -------------------------------------------------------------------------------
+
+    async def _calm(self) -> None:
+        cluster = self.cluster
+        await cluster.until("all jobs end", CALM_S, self._idle)
+        for name in NAMES:
+            if cluster.owner(name):
+                head = cluster.owner(name)
+                await cluster.until(f"{name} is settled", CALM_S, lambda n=name: self._settled(n))
+                if cluster.attached_on(name):
+                    head = cluster.attached_on(name)
+                    await cluster.until(
+                        f"{name} is redundant", CALM_S, lambda n=name: cluster.redundant(n)
+                    )
+                    await cluster.checker.read_all(head, name)
+                    await cluster.detach(name)
+            if await cluster.find(name) is None:
+                continue
+            for head in cluster.heads:
+                await cluster.attach(name, head)
+                await cluster.checker.read_all(head, name)
+                await cluster.until(
+                    f"{name} is redundant", CALM_S, lambda n=name: cluster.redundant(n)
+                )
+                await cluster.checker.read_all(head, name)
+                await cluster.detach(name)
+            await cluster.delete(name)
+        await cluster.nothing_left(CALM_S)
+
+    def _idle(self) -> bool:
+        jobs = self.cluster.state().jobs.values()
+        return not any(job.state == "running" for job in jobs)
+
+    def _settled(self, name: str) -> bool:
+        attached = self.cluster.attached_on(name) != ""
+        return attached or not self.cluster.owner(name)
+
+
+def run(seed: int, trace: list[str] | None = None) -> None:
+    """Raises what went wrong. `trace` is filled with what happened."""
+
+    async def main() -> None:
+        storm = Storm(seed)
+        try:
+            await storm.run()
+        finally:
+            if trace is not None:
+                trace += storm.world.trace
+
+    loop.run(main(), LIMIT_S)
