@@ -5,6 +5,7 @@ from enum import StrEnum
 from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition, VolumeFact
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import AttachmentState, DiskState, LegState, Segment, Volume
+from vastskyd.core.recovery import is_lost
 from vastskyd.core.turn import Turn, disk_name
 
 UNREACHABLE_NOTICE_S = 3.0
@@ -55,7 +56,7 @@ def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
         ):
             return Health.UNAVAILABLE, "" if fact is None else fact.message
     facts = leg_facts(turn, volume)
-    words = [_segment_health(turn, segment, facts) for segment in volume.segments]
+    words = [_segment_health(turn, volume, segment, facts) for segment in volume.segments]
     return max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
 
 
@@ -63,7 +64,7 @@ _ORDER = [Health.REDUNDANT, Health.REBUILDING, Health.DEGRADED, Health.STALLED, 
 
 
 def _segment_health(
-    turn: Turn, segment: Segment, facts: dict[ExtentId, LegFact]
+    turn: Turn, volume: Volume, segment: Segment, facts: dict[ExtentId, LegFact]
 ) -> tuple[Health, str]:
     held = [e for e, f in facts.items() if f.condition is LegCondition.HELD]
     of_segment = [leg.extent for leg in segment.legs]
@@ -85,9 +86,11 @@ def _segment_health(
     filling = [e for e in missing if e in facts and facts[e].condition is LegCondition.RECOVERING]
     if filling:
         return Health.REBUILDING, f"{where}: rebuilding on {_names(turn, filling)}"
+    lost = any(is_lost(turn, volume, segment, leg) for leg in segment.legs)
+    spare = "; no disk of another node has room for a rebuild" if lost else ""
     return (
         Health.DEGRADED,
-        f"{where}: {len(good)} of {len(of_segment)} legs; without {_names(turn, missing)}",
+        f"{where}: {len(good)} of {len(of_segment)} legs; without {_names(turn, missing)}{spare}",
     )
 
 

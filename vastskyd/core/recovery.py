@@ -131,14 +131,15 @@ def replace_lost_legs(turn: Turn) -> None:
     lost = [
         (len(segment.in_sync()), volume.id, segment.index, leg.extent)
         for volume, segment, leg in turn.draft.legs()
-        if _is_lost(turn, volume, segment, leg)
+        if is_lost(turn, volume, segment, leg)
     ]
     for _, volume_id, index, extent in sorted(lost):
         volume = turn.draft.volumes[volume_id]
         _replace(turn, volume, volume.segments[index], extent)
 
 
-def _is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
+def is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
+    """Whether the leg is to be replaced. After a turn this is so only where no disk has room."""
     if leg.state is LegState.FAILED:
         return True
     # A leg of the committed set leaves it first, by the head's word, unless nothing was ever

@@ -19,7 +19,8 @@ _NETLINK_KOBJECT_UEVENT = 15
 # The kernel's own events, and udev's after its rules have run (links are there then).
 _UEVENT_GROUPS = 1 | 2
 _UEVENT_BUFFER_BYTES = 1024 * 1024
-_MD_ATTRIBUTES = ("array_state", "degraded", "sync_action")
+# Not array_state: it turns from clean to active and back with every pause in the writes.
+_MD_ATTRIBUTES = ("degraded", "sync_action")
 
 
 class KernelEvents:

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 # Events wake the roles; the ticks are for what no event tells.
 _TICK_S = 1.0
 _IDLE_TICK_S = 5.0
+_EVENT_PAUSE_S = 0.2
 _REPORT_TIMEOUT_S = 10.0
 _REPORT_AGAIN_S = 10.0
 _LIFE_DIGITS = 16
@@ -115,6 +116,8 @@ class NodeAgent:
                 self._storage.disks_changed()
             for wake in self._wakes.values():
                 wake.set()
+            # Kernel events come in flocks: one look serves them all.
+            await self._clock.sleep(_EVENT_PAUSE_S)
 
     async def _storage_loop(self) -> None:
         while self._storage is not None:
