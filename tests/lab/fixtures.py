@@ -24,7 +24,9 @@ Hosts = Mapping[str, Sequence[Disk]] | Iterable[str]
 class LabFactory(Protocol):
     """Brings a lab up; it is taken down after the test (or after the module's tests)."""
 
-    def __call__(self, hosts: Hosts, memory_mib: int = DEFAULT_MEMORY_MIB) -> Lab:
+    def __call__(
+        self, hosts: Hosts, memory_mib: int = DEFAULT_MEMORY_MIB, debs: Sequence[Path] = ()
+    ) -> Lab:
         """Bring these hosts up."""
         ...
 
@@ -33,10 +35,12 @@ def make_labs() -> Iterator[LabFactory]:
     """A factory, and the end of all that it made."""
     labs: list[Lab] = []
 
-    def factory(hosts: Hosts, memory_mib: int = DEFAULT_MEMORY_MIB) -> Lab:
+    def factory(
+        hosts: Hosts, memory_mib: int = DEFAULT_MEMORY_MIB, debs: Sequence[Path] = ()
+    ) -> Lab:
         lab = Lab(memory_mib=memory_mib)
         labs.append(lab)
-        return lab.up(hosts)
+        return lab.up(hosts, debs)
 
     try:
         yield factory

@@ -142,11 +142,14 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def build_once(kind: str, key: str, text: str, make: Callable[[Path], None]) -> Path:
+def build_once(
+    kind: str, key: str, text: str, make: Callable[[Path], None], newest: int = 0
+) -> Path:
     """Return the cached folder for this key; build it first when it is not there.
 
     `make` fills a folder that gets its final name only when all went well. Entries of the
-    same kind that nobody has used for a week are removed.
+    same kind that nobody has used for a week are removed; with `newest`, all but the so many
+    used last that nobody has used for an hour.
     """
     final = cache_dir() / f"{kind}-{key}"
     with locked(cache_dir() / f"{kind}-{key}.lock"):
@@ -159,15 +162,18 @@ def build_once(kind: str, key: str, text: str, make: Callable[[Path], None]) -> 
             make(work)
             work.rename(final)
             say(f"{kind}: done in {time.monotonic() - begun:.0f} s")
-            prune_cache(kind, final)
+            prune_cache(kind, newest)
         os.utime(final)
     return final
 
 
-def prune_cache(kind: str, keep: Path, days: float = 7) -> None:
+def prune_cache(kind: str, newest: int) -> None:
     """Remove cache entries of a kind that were not used lately."""
-    for path in cache_dir().glob(f"{kind}-*"):
-        if path != keep and path.is_dir() and time.time() - path.stat().st_mtime > days * 86400:
+    entries = [path for path in cache_dir().glob(f"{kind}-*") if path.is_dir()]
+    entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    limit_s = 3600 if newest else 7 * 86400
+    for path in entries[newest:]:
+        if time.time() - path.stat().st_mtime > limit_s:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ from .disks import Disk
 from .emulator import Machine
 from .guest import Guest, Result
 from .host import LabError, labs_dir, read_json, say, write_json
+from .installed import ensure_installed
 from .network import Segments, namespace_name
 from .template import DEFAULT_MEMORY_MIB, Template, copy_of, ensure_template, restore
 
@@ -88,12 +89,17 @@ class Lab:
             have = ", ".join(self.guests) or "none"
             raise LabError(f"lab {self.name}: no host {name}; there are: {have}") from None
 
-    def up(self, hosts: Mapping[str, Sequence[Disk]] | Iterable[str]) -> Lab:
-        """Bring hosts up, each with its disks, and wait until all answer."""
+    def up(
+        self, hosts: Mapping[str, Sequence[Disk]] | Iterable[str], debs: Sequence[Path] = ()
+    ) -> Lab:
+        """Bring hosts up, each with its disks, and wait until all answer.
+
+        Packages given here are installed, and their services run, on every host.
+        """
         wanted = dict(hosts) if isinstance(hosts, Mapping) else dict.fromkeys(hosts, ())
         if not 0 < len(wanted) <= MAX_GUESTS:
             raise LabError(f"{len(wanted)} hosts: a lab has 1 to {MAX_GUESTS}")
-        template = ensure_template(self.memory_mib)
+        template = ensure_installed(ensure_template(self.memory_mib), debs)
         sweep()
         begun = time.monotonic()
         self._claim()
@@ -147,6 +153,8 @@ class Lab:
         guest.connect_agent(60)
         guest.personalise(self.hosts_file())
         guest.wait_disks(60)
+        if template.packages:
+            guest.run("systemctl start multi-user.target", timeout_s=300)
 
     def hosts_file(self) -> str:
         """/etc/hosts of every guest: a name is its address on network A, NAME-b on B."""

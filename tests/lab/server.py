@@ -178,9 +178,7 @@ def hold(name: str, hosts: str, memory_mib: int, debs: Sequence[Path]) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     try:
-        lab.up(parse_hosts(hosts))
-        for deb in debs:
-            lab.install(deb)
+        lab.up(parse_hosts(hosts), debs)
         server = Server(lab)
         say("ready")
         server.serve(lab.folder / SOCKET)

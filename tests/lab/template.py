@@ -70,6 +70,7 @@ class Template:
     memory: Path
     state: Path
     overlay: Path
+    packages: tuple[str, ...] = ()
 
 
 def wait_migration(monitor: Monitor, what: str, timeout_s: float = 60) -> None:

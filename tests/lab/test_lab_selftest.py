@@ -11,7 +11,7 @@ import pytest
 from .disks import MIB, Disk
 from .fixtures import LabFactory
 from .guest import CommandError, Guest
-from .host import LabError
+from .host import LabError, run_host
 from .lab import Lab
 from .server import parse_hosts
 
@@ -211,6 +211,37 @@ def test_power_off_and_two_labs_at_a_time(lab_factory: LabFactory) -> None:
     with pytest.raises(LabError, match="off"):
         one["solo"].run("true")
     assert two["solo"].run("hostname").stdout == "solo\n"
+
+
+def make_package(folder: Path) -> Path:
+    """A Debian package whose service notes the name of the host it starts on."""
+    root = folder / "root"
+    files = {
+        "DEBIAN/control": "Package: labtest\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: Lab <lab@example.org>\nDescription: test of the lab\n",
+        "DEBIAN/postinst": "#!/bin/sh\nset -e\nsystemctl enable labtest\n"
+        "deb-systemd-invoke start labtest || true\n",
+        "usr/lib/systemd/system/labtest.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\n"
+        "ExecStart=/bin/sh -c 'hostname >>/var/lib/labtest'\n[Install]\n"
+        "WantedBy=multi-user.target\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    deb = folder / "labtest.deb"
+    run_host(["dpkg-deb", "--root-owner-group", "--build", root, deb])
+    return deb
+
+
+def test_packages_run_as_each_host(lab_factory: LabFactory, tmp_path: Path) -> None:
+    """A package is installed once; its service starts in each copy and never before."""
+    lab = lab_factory({"one": [], "two": []}, debs=[make_package(tmp_path)])
+    for guest in lab.guests.values():
+        assert guest.run("systemctl is-active labtest").stdout == "active\n"
+        assert guest.run("cat /var/lib/labtest").stdout == f"{guest.name}\n"
+        assert "ii  labtest" in guest.run("dpkg -l labtest").stdout
 
 
 def test_nothing_is_left(lab_factory: LabFactory) -> None:
