@@ -111,6 +111,7 @@ class SimCluster:
         self.policy = policy
         self.members: dict[str, Member] = {}
         self.checker = Checker(self)
+        self._seen: tuple[int, ClusterState] | None = None
         shape = APART if shape is None else shape
         for name, (roles, disks) in shape.items():
             self.world.add_host(name, *roles, disks=disks, disk_bytes=disk_bytes)
@@ -272,8 +273,9 @@ class SimCluster:
             if said:
                 return loop.time() - began_s
             await asyncio.sleep(0.1)
-        volumes = self.state().volumes.values()
-        detail = "\n".join(map(str, volumes))
+        state = self.state()
+        jobs = [job for job in state.jobs.values() if job.state is JobState.RUNNING]
+        detail = "\n".join(map(str, (*jobs, *state.volumes.values())))
         raise AssertionError(
             f"not within {within_s:g} s: {what}; last: {said}; at {loop.time():.1f} s:\n{detail}"
         )
@@ -321,7 +323,10 @@ class SimCluster:
 
     def state(self) -> ClusterState:
         """What the manager has committed."""
-        return load(self.world.stores[self.manager].load())
+        store = self.world.stores[self.manager]
+        if self._seen is None or self._seen[0] != store.commits:
+            self._seen = (store.commits, load(store.records))
+        return self._seen[1]
 
     def owner(self, name: str) -> str:
         """The head that the volume is, or is being, attached on; or empty."""

@@ -6,6 +6,7 @@ cleared, everything asked for must come to an end, and everything acknowledged m
 
 import asyncio
 import random
+from functools import partial
 
 from tests.sim import loop
 from tests.sim.cluster import APART, TOGETHER, SimCluster
@@ -16,27 +17,27 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record
 from vastskyd.core.units import MIB
 
-STORM_S = 120.0
+STORM_S = 60.0
 CALM_S = 300.0
 LIMIT_S = 4000.0
 NAMES = ("v", "w")
 GRAINS = 24
 PROBABILITIES = {
-    FaultKind.CRASH: 0.0003,
-    FaultKind.POWER_CUT: 0.00006,
-    FaultKind.FAIL: 0.0005,
-    FaultKind.DELAY: 0.002,
+    FaultKind.CRASH: 0.0015,
+    FaultKind.POWER_CUT: 0.0004,
+    FaultKind.FAIL: 0.002,
+    FaultKind.DELAY: 0.004,
 }
 
 
 class Weather(RandomFaults):
-    """A store that fails and a host that cannot hear of changes end the daemon: no such calls
-    fail here."""
+    """A store that fails and a host that cannot hear of changes end the daemon, and a disk whose
+    description cannot be written has failed for good: no such calls fail here."""
 
     def at(self, host: str, point: str, now_s: float) -> Fault | None:
         fault = super().at(host, point, now_s)
         spared = fault is not None and fault.kind is FaultKind.FAIL
-        if spared and point.startswith(("store.", "kernel.wait_change")):
+        if spared and point.startswith(("store.", "kernel.wait_change", "disks.write_slot")):
             return None
         return fault
 
@@ -52,6 +53,8 @@ class Storm:
         )
         self.world = self.cluster.world
         self.copies = {name: rng.choice((2, 2, 2, 3, 1)) for name in NAMES}
+        force = rng.choice((0.3, 1.0, 3.0))
+        self.probabilities = {kind: force * chance for kind, chance in PROBABILITIES.items()}
         self.ends_s = 0.0
 
     async def run(self) -> None:
@@ -59,7 +62,7 @@ class Storm:
         await cluster.enrol_all()
         self.ends_s = self.world.now_s() + STORM_S
         self.world.plan = Weather(
-            self.world.rng("plan"), PROBABILITIES, until_s=self.ends_s, delay_max_s=4.0
+            self.world.rng("plan"), self.probabilities, until_s=self.ends_s, delay_max_s=4.0
         )
         users = [cluster.spawn(self._use(name)) for name in NAMES]
         programs = [
@@ -155,11 +158,11 @@ class Storm:
         for name in NAMES:
             if cluster.owner(name):
                 head = cluster.owner(name)
-                await cluster.until(f"{name} is settled", CALM_S, lambda n=name: self._settled(n))
+                await cluster.until(f"{name} is settled", CALM_S, partial(self._settled, name))
                 if cluster.attached_on(name):
                     head = cluster.attached_on(name)
                     await cluster.until(
-                        f"{name} is redundant", CALM_S, lambda n=name: cluster.redundant(n)
+                        f"{name} is redundant", CALM_S, partial(cluster.redundant, name)
                     )
                     await cluster.checker.read_all(head, name)
                     await cluster.detach(name)
@@ -169,7 +172,7 @@ class Storm:
                 await cluster.attach(name, head)
                 await cluster.checker.read_all(head, name)
                 await cluster.until(
-                    f"{name} is redundant", CALM_S, lambda n=name: cluster.redundant(n)
+                    f"{name} is redundant", CALM_S, partial(cluster.redundant, name)
                 )
                 await cluster.checker.read_all(head, name)
                 await cluster.detach(name)
@@ -194,6 +197,6 @@ def run(seed: int, trace: list[str] | None = None) -> None:
             await storm.run()
         finally:
             if trace is not None:
-                trace += storm.world.trace
+                trace.extend(storm.world.trace)
 
     loop.run(main(), LIMIT_S)

@@ -251,6 +251,8 @@ def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         _give_up_late_detach(turn, volume, attachment, jobs)
     elif fact is None:
         turn.draft.put(msgspec.structs.replace(volume, attachment=None))
+        for job in turn.running(JobKind.REBUILD, subject=volume.id):
+            turn.end_job(job, f"it goes on when volume {volume.name} is attached", "Conflict")
         for job in jobs:
             turn.end_job(job, f"volume {volume.name} detached from {attachment.head}")
         turn.event(

@@ -91,8 +91,8 @@ def _tell(turn: Turn, volume: Volume, segment: Segment, changes: dict[ExtentId, 
 
 
 def _track_rebuilds(turn: Turn, volume: Volume, segment: Segment, seen: SegmentFact) -> None:
-    """A leg that returns gets its job when its resync begins."""
-    behind = segment.in_state(LegState.BEHIND)
+    """A leg that returns, or is filled again after a detach, gets its job when that begins."""
+    behind = segment.in_state(LegState.BEHIND, LegState.REBUILDING)
     for fact in seen.legs:
         recovering = fact.condition is LegCondition.RECOVERING
         if recovering and fact.extent in behind and not _rebuild_jobs(turn, volume, fact.extent):
@@ -180,7 +180,7 @@ def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> No
     turn.put_segment(volume, msgspec.structs.replace(segment, legs=legs))
     for job in _rebuild_jobs(turn, volume, lost):
         turn.end_job(job, "the leg was lost and is rebuilt elsewhere", "Device")
-    if segment.initialised:
+    if segment.initialised and volume.attachment is not None:
         turn.start_job(
             JobKind.REBUILD,
             volume.id,

@@ -184,19 +184,22 @@ class HeadRole:
             self._acts[volume] = _Act(task, revision)
 
     async def _act(self, volume: VolumeId, steps: tuple[Step, ...]) -> None:
+        acted = False
         try:
             for step in steps:
                 if isinstance(step, UnmapVolume):
-                    await self._unmap_volume(volume, step)
+                    acted |= await self._unmap_volume(volume, step)
                 else:
                     await self._effect(step)
+                    acted = True
         except VastskyError as error:
             if self._problems.get(volume) != error.message:
                 log.error("volume %s: %s", volume, error.message)
             self._problems[volume] = error.message
         else:
             self._problems.pop(volume, None)
-            self._changed()
+            if acted:
+                self._changed()
 
     def _cut(self, device: str) -> None:
         """In the background: the kernel waits for the dead socket to let go."""
@@ -287,21 +290,24 @@ class HeadRole:
         fresh = superblock is None or superblock.array_uuid != uuid
         await self._kernel.md.add(step.array, step.leg, fresh=fresh)
 
-    async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> None:
+    async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> bool:
+        """Whether anything is new: the device is gone, or so are its users or their number."""
+        before = self._users.get(volume, ())
         try:
             if not step.force:
                 self._users[volume] = await self._kernel.dm.holders(step.dm_name)
                 if self._users[volume]:
-                    return
+                    return self._users[volume] != before
             await self._kernel.dm.remove(step.dm_name)
         except NotFoundError:
-            return
+            return True
         except BusyError as error:
             if not step.force:
                 self._users[volume] = (error.message,)
-                return
+                return self._users[volume] != before
             await self._kernel.dm.replace_with_error(step.dm_name)
             log.error("volume %s is in use and fenced: its users get errors", volume)
+        return True
 
     # --- connections --------------------------------------------------------------------
 
