@@ -3,7 +3,7 @@
 `python3 -m vastskyd.dbus.introspection` prints what packaging/org.vastsky.Vastsky1.xml holds.
 """
 
-from xml.sax.saxutils import quoteattr
+from html import escape
 
 from vastskyd.core.api import LocalView
 from vastskyd.dbus.methods import INTERFACE, METHODS, PATH, PROPERTIES, Method
@@ -45,14 +45,19 @@ _PROPERTIES = """\
 """
 
 
+def _quoted(text: str) -> str:
+    """As an attribute's value. (xml.sax.saxutils would import an HTTP client.)"""
+    return f'"{escape(text)}"'
+
+
 def _annotation(name: str, value: str, indent: str) -> str:
-    return f"{indent}<annotation name={quoteattr(name)} value={quoteattr(value)}/>\n"
+    return f"{indent}<annotation name={_quoted(name)} value={_quoted(value)}/>\n"
 
 
 def _method(method: Method) -> str:
     options = ", ".join(f"{name} ({kind})" for name, kind in method.known_options)
     doc = f"{method.purpose} Options: {options or 'none'}."
-    lines = f"    <method name={quoteattr(method.name)}>\n" + _annotation(_DOC, doc, "      ")
+    lines = f"    <method name={_quoted(method.name)}>\n" + _annotation(_DOC, doc, "      ")
     for direction, typed in (("in", method.takes), ("out", method.gives)):
         for name, kind in typed:
             lines += f'      <arg name="{name}" type="{kind}" direction="{direction}"/>\n'

@@ -160,7 +160,7 @@ METHODS = (
     Method("ListEvents", api.ListEvents, "What happened: the newest events."),
     Method("CreateToken", api.CreateToken, "A token that lets a host join.", changes=True),
     Method("EnrolDisk", api.EnrolDisk, "Take a disk into the cluster.", changes=True),
-    Method("RetireDisk", api.RetireDisk, "Empty a disk and let it go.", changes=True),
+    Method("RetireDisk", api.RetireDisk, "Let a disk go that holds no legs.", changes=True),
     Method("CreateVolume", api.CreateVolume, "Make a volume.", changes=True),
     Method("DeleteVolume", api.DeleteVolume, "Delete a volume and its data.", changes=True),
     Method("AttachVolume", api.AttachVolume, "Make a volume a device of a head.", changes=True),

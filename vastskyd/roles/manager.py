@@ -19,7 +19,7 @@ from vastskyd.core.errors import (
 )
 from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import JobId, NodeId
-from vastskyd.core.model import Generation, Job, JobState, Record, Severity
+from vastskyd.core.model import Event, Generation, Job, JobState, Record, Severity
 from vastskyd.core.orders import Orders, orders
 from vastskyd.core.plan import advance
 from vastskyd.core.state import Draft, load
@@ -124,7 +124,9 @@ class Manager:
         """Durable first; only then is the draft the state."""
         if turn.draft.changed:
             self._commit(turn.draft)
-            self._state = turn.draft
+            known, self._state = self._state.events, turn.draft
+            for number in sorted(self._state.events.keys() - known.keys()):
+                _log_event(self._state.events[number])
 
     def _commit(self, draft: Draft) -> None:
         self._store.commit(draft.puts(), draft.deletes())
@@ -322,6 +324,19 @@ class Manager:
                     await self._turned.wait()
             except TimeoutError:
                 continue
+
+
+_LEVELS = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
+
+
+def _log_event(event: Event) -> None:
+    """The cluster's history stands in the manager's journal, too, with fields to search by."""
+    fields = {"VASTSKY_EVENT": event.kind, "VASTSKY_SUBJECT": event.subject}
+    log.log(_LEVELS[event.severity], "%s", event.message, extra=fields)
 
 
 def _differs(job: Job, seen: Job | None) -> bool:
