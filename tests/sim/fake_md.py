@@ -64,13 +64,17 @@ class FakeMd:
             return await self._kernel.call(f"create {name}", work, CALL_TIMEOUT_S)
 
     async def _create(self, uuid: str, blocks: list[Block], copies: int, size_bytes: int) -> str:
-        array = FakeArray(self._kernel, self._free_name(), uuid, size_bytes, copies)
+        """As mdadm does it: the superblocks are on all legs before the kernel shows an array."""
+        name = self._free_name()
+        self._kernel.blocks[name] = Block(self._kernel, name, 0)
+        array = FakeArray(self._kernel, name, uuid, size_bytes, copies)
         array.bits = array.all_bits()
-        self._kernel.blocks[array.name] = array
         for slot, block in enumerate(blocks):
             array.join(Member(block, slot, slot, MemberState.IN_SYNC))
         await array.write_bitmap(array.working())
         await array.write_supers()
+        self._kernel.blocks[name] = array
+        self._kernel.notify()
         return array.path
 
     def _free_name(self) -> str:
