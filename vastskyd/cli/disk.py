@@ -101,7 +101,9 @@ def _node_and_path(client: "Client", where: tuple[str, ...]) -> tuple[str, str]:
 @no_wait_option
 @json_option
 def retire(name: str, no_wait: bool, as_json: bool) -> None:
-    """Move everything off a disk, then let it go. Volumes stay redundant meanwhile.
+    """Let a disk go that holds no legs any more, or one that is lost.
+
+    A disk that still holds legs is refused, and the volumes are named.
 
     \b
     Example:
