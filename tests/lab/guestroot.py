@@ -14,7 +14,7 @@ PACKAGE_NAMES = """
     kmod procps e2fsprogs util-linux python3 python3-msgspec python3-dbus-next python3-pyroute2
     python3-click python3-rich python3-cryptography python3-systemd python3-pyudev mdadm dmsetup
     qemu-utils smartmontools nvme-cli open-iscsi polkitd fio strace openssl libkmod2 nftables
-    netcat-openbsd less
+    netcat-openbsd less busybox-static
 """
 PACKAGES = PACKAGE_NAMES.split()
 

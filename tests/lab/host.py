@@ -25,7 +25,6 @@ HOST_PACKAGES = {
     "depmod": "kmod",
     "ip": "iproute2",
     "setpriv": "util-linux",
-    "/bin/busybox": "busybox-static",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 """A command or file that must be there, and the Debian package that has it."""

@@ -75,14 +75,14 @@ def cpio_entry(number: int, name: str, mode: int, data: bytes) -> bytes:
     return head + data + b"\0" * (-len(data) % 4)
 
 
-def make_initrd(modules: Path) -> bytes:
+def make_initrd(root: Path, release: str) -> bytes:
     """A small initrd: busybox, the modules the root disk needs, a few lines of shell."""
     entries = [(name, 0o40755, b"") for name in ("bin", "dev", "proc", "mnt")]
     init = INIT.replace("MODULES", " ".join(INITRD_MODULES))
     entries.append(("init", 0o100755, init.encode()))
-    entries.append(("bin/busybox", 0o100755, Path("/bin/busybox").read_bytes()))
+    entries.append(("bin/busybox", 0o100755, (root / "usr/bin/busybox").read_bytes()))
     for name in INITRD_MODULES:
-        (path,) = modules.rglob(f"{name}.ko")
+        (path,) = (root / "usr/lib/modules" / release).rglob(f"{name}.ko")
         entries.append((f"{name}.ko", 0o100644, path.read_bytes()))
     entries.append(("TRAILER!!!", 0, b""))
     return b"".join(cpio_entry(i, *entry) for i, entry in enumerate(entries, 1))
@@ -97,7 +97,7 @@ def build_golden(base: Path, work: Path) -> None:
     guestroot.unpack_modules(root, release)
     guestroot.add_lab_files(root)
     (work / "vmlinux").write_bytes(carve_kernel(kernel.read_bytes()))
-    (work / "initrd").write_bytes(make_initrd(root / "usr/lib/modules" / release))
+    (work / "initrd").write_bytes(make_initrd(root, release))
     shutil.rmtree(root / "boot")
     (root / "boot").mkdir()
     for name in guestroot.DROPPED:
