@@ -73,6 +73,13 @@ class FakeMd:
             array.join(Member(block, slot, slot, MemberState.IN_SYNC))
         await array.write_bitmap(array.working())
         await array.write_supers()
+        faulty = any(member.state is MemberState.FAULTY for member in array.members)
+        if faulty or None in [await _read_super(block) for block in blocks]:
+            del self._kernel.blocks[name]
+            for member in list(array.members):
+                array.members.remove(member)
+                member.block.close(array.label)
+            raise IoError("mdadm: failed to write the superblocks")
         self._kernel.blocks[name] = array
         self._kernel.notify()
         return array.path

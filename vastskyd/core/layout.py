@@ -207,7 +207,7 @@ def plan_volume(
     for segment in segments:
         _reach_legs(draft, spec, segment, sight, trouble)
         if spec.layout is not Layout.LINEAR:
-            _build_array(draft, spec, segment, sight, waited=waited)
+            _build_array(draft, spec, segment, sight, trouble, waited=waited)
     draft.steps += stale_legs(spec, sight)
     _drop_dead_paths(draft, spec, sight)
     if not draft.steps or all(isinstance(step, Connect) for step in draft.steps):
@@ -337,11 +337,27 @@ def _drop_dead_paths(draft: _Draft, spec: VolumeSpec, sight: Sight) -> None:
 
 
 def _build_array(
-    draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sight: Sight, *, waited: bool
+    draft: _Draft,
+    spec: VolumeSpec,
+    segment: SegmentSight,
+    sight: Sight,
+    trouble: Mapping[ExtentId, Trouble],
+    *,
+    waited: bool,
 ) -> None:
     if segment.array is not None:
         _fill_array(draft, spec, segment, segment.array, sight)
         return
+    # Nobody writes to what is not built. A program that builds it may hang on what is held.
+    for leg in segment.spec.legs:
+        held = sight.legs.get(leg.extent)
+        if (
+            leg.extent in trouble
+            and held is not None
+            and held.holds
+            and not sight.live_paths(leg.extent, spec.epoch)
+        ):
+            draft.steps.append(ReleaseLeg(held.name))
     committed = [leg for leg in segment.spec.legs if leg.state is LegState.IN_SYNC]
     expected = [leg for leg in committed if leg.endpoints or leg.local]
     there = [
@@ -474,7 +490,7 @@ def plan_teardown(
     if arrays:
         return (*released, *(StopArray(array.device) for array in arrays))
     if legs:
-        return tuple(UnmapLeg(leg.name) for leg in legs)
+        return (*released, *(UnmapLeg(leg.name) for leg in legs))
     if seen is not None:
         return (UnmapVolume(seen.dm_name, force),)
     return ()
