@@ -1,3 +1,4 @@
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def test_a_node_directory_is_as_qemu_wants_it(ca: CertificateAuthority, tmp_path
         "server-key.pem",
         "client-cert.pem",
         "client-key.pem",
+        "dh-params.pem",
     }
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
     assert (directory / "client-key.pem").read_text() == key_pem(key.key)
@@ -128,3 +130,15 @@ def test_openssl_agrees_by_its_strict_rules(ca: CertificateAuthority, tmp_path: 
         files = [str(tmp_path / "ca-cert.pem"), str(tmp_path / "server-cert.pem")]
         done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_directory_has_the_named_group_for_qemu(
+    ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    """Without it qemu-storage-daemon computes one at each start, and an attach waits for it."""
+    key = NodeKey.create()
+    key.save(tmp_path, ca.issue(key.csr_pem(), S1, (), NOW_S), ca.certificate_pem)
+    content = (tmp_path / "dh-params.pem").read_text()
+    der = ssl.PEM_cert_to_DER_cert(content.replace("DH PARAMETERS", "CERTIFICATE"))
+    assert len(der) == 268  # PKCS#3: a prime of 2048 bits
+    assert der.endswith(b"\x02\x01\x02")  # and the generator 2
