@@ -170,6 +170,14 @@ class Plan:
             return self
         return Plan(self.steps, msgspec.structs.replace(self.fact, message=message))
 
+    def assembling(self, message: str) -> "Plan":
+        """The same, with the volume not ready yet."""
+        if self.fact is None or self.fact.condition is not VolumeCondition.ACTIVE:
+            return self
+        condition = VolumeCondition.ASSEMBLING
+        fact = msgspec.structs.replace(self.fact, condition=condition, message=message)
+        return Plan(self.steps, fact)
+
 
 @dataclass
 class _Draft:

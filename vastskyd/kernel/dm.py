@@ -9,10 +9,17 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
-from vastskyd.core.names import UUID_PREFIX, LegName, VolumeDeviceName
+from vastskyd.core.names import (
+    UUID_PREFIX,
+    LegName,
+    VolumeDeviceName,
+    volume_device,
+    volume_dm_name,
+)
 from vastskyd.kernel import dm_ioctl, dm_table, sysfs, threads, users
 from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget
@@ -22,6 +29,8 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 5.0
 _REMOVE_RETRY_S = 0.1
+LINK_TIMEOUT_S = 10.0
+_LINK_PAUSE_S = 0.05
 
 # Held I/O must not stop a table swap: do not wait for it, and do not freeze a file system above.
 _SWAP = Flag.NOFLUSH | Flag.SKIP_LOCKFS
@@ -47,7 +56,10 @@ class LinuxDeviceMapper:
             udev = dm_ioctl.PUBLIC if public else dm_ioctl.INTERNAL
             return _ensure(name, uuid, table, udev)
 
-        return await self._change(name, "set up", act)
+        device = await self._change(name, "set up", act)
+        if public:
+            await _named_by_udev(name, device)
+        return device
 
     async def ensure_leg(self, name: LegName, paths: tuple[str, ...], size_bytes: int) -> str:
         def act() -> str:
@@ -123,6 +135,20 @@ class LinuxDeviceMapper:
             return await threads.call(
                 lambda: _speaking(what, act), CALL_TIMEOUT_S, what, lane=f"dm:{name}"
             )
+
+
+async def _named_by_udev(name: str, device: str) -> None:
+    """Until the volume has its name under /dev: who asked for it opens that next."""
+    link = Path(volume_device(name.removeprefix(volume_dm_name(""))))
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + LINK_TIMEOUT_S
+    while link.resolve() != Path(device):  # noqa: ASYNC240 - /dev is memory
+        if loop.time() > deadline_s:
+            raise DeviceError(
+                f"udev has not made {link} within {LINK_TIMEOUT_S:g} s",
+                hint="`udevadm info` and `journalctl -u systemd-udevd` say more",
+            )
+        await asyncio.sleep(_LINK_PAUSE_S)
 
 
 def _speaking(what: str, act: Callable[[], T]) -> T:

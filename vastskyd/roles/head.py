@@ -54,10 +54,12 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Act:
-    """A volume's steps under way, decided by the document `revision`."""
+    """A volume's steps under way, decided by the document `revision`. `exposes`: its device is
+    being made, and is not to be called active before udev has named it."""
 
     task: asyncio.Task[None]
     revision: int
+    exposes: bool
 
 
 _PathKey = tuple[ExtentId, int, int]
@@ -166,6 +168,9 @@ class HeadRole:
         return plans
 
     def _explained(self, spec: VolumeSpec, plan: Plan) -> Plan:
+        act = self._acts.get(spec.id)
+        if act is not None and act.exposes:
+            plan = plan.assembling("its device is being made")
         problem = self._problems.get(spec.id, "")
         if not problem or plan.fact is None or plan.fact.message:
             return plan
@@ -181,7 +186,8 @@ class HeadRole:
         rest = tuple(step for step in steps if not isinstance(step, Connect | Disconnect))
         if rest and volume not in self._acts:
             task = asyncio.create_task(self._act(volume, rest), name=f"volume {volume}")
-            self._acts[volume] = _Act(task, revision)
+            exposes = any(isinstance(step, MapVolume) for step in rest)
+            self._acts[volume] = _Act(task, revision, exposes)
 
     async def _act(self, volume: VolumeId, steps: tuple[Step, ...]) -> None:
         acted = False
