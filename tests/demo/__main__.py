@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from tests.demo import writer
+from tests.demo.copies import compare_copies
 from tests.demo.hosts import DISKS, HEADS, MANAGER, MIB, NOTES, SLOTS, STORES, Hosts
 from tests.demo.narrator import DemoError, Narrator, require, wait_until
-from tests.lab.guest import Guest, Result
+from tests.lab.guest import Result
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
 from vastskyd.core import api
@@ -61,8 +62,8 @@ class Demo:
 
     def bring_up(self) -> None:
         with self.narrator.step("Five hosts with real kernels, and the package on each"):
-            self.hosts.up(self.arguments.disk_mib)
-            self.hosts.install(self.arguments.deb, SETTINGS)
+            self.hosts.up(self.arguments.disk_mib, self.arguments.deb)
+            self.hosts.configure(SETTINGS)
             disks = f"{len(DISKS)} disks of {self.arguments.disk_mib} MiB each"
             self.narrator.line(f"{', '.join(HEADS)}; {', '.join(STORES)} with {disks}")
 
@@ -74,55 +75,33 @@ class Demo:
                 f"cluster init --name demo {encryption} --role manager --role head"
                 f" {hosts.addresses(MANAGER)}"
             )
-            tokens = {
-                role: hosts.ask(api.Token, f"cluster token --role {role}").token
-                for role in ("storage", "head")
-            }
-
-            def join(guest: Guest) -> None:
-                token = tokens["storage" if guest.name in STORES else "head"]
-                guest.run(f"vastskyctl join {token} {hosts.addresses(guest.name)}", 60)
-
-            hosts.each(join, [*STORES, "head2"])
+            hosts.join_all()
             for name in (*STORES, "head2"):
                 self.narrator.line(f"{name}# vastskyctl join TOKEN {hosts.addresses(name)}")
-            wait_until("all five hosts are online", lambda: self.online() == 5, 60)
+            wait_until("all five hosts are online", lambda: self.hosts.online() == 5, 60)
             hosts.type("node list")
-
-    def online(self) -> int:
-        return self.hosts.ask(api.ClusterStatus, "status").nodes_online
 
     def enrol_disks(self) -> None:
         hosts = self.hosts
         with self.narrator.step("Their empty disks are taken in"):
-            wait_until("all disks are offered", lambda: len(self.offered()) == self.disks(), 30)
-            for disk in self.offered():
+            wait_until("all disks are offered", lambda: len(hosts.offered()) == self.disks(), 30)
+            for disk in hosts.offered():
                 require(not disk.message, f"{disk.path} of {disk.node}: {disk.message}")
                 hosts.type(f"disk enrol {disk.node} {disk.path} --no-wait")
             wait_until("all disks are enrolled", self.all_enrolled, 90)
             hosts.type("disk list")
-            self.free_before = self.free()
+            self.free_before = hosts.free()
             require(len(self.free_before) == self.disks(), "a disk is missing after enrolment")
 
     def all_enrolled(self) -> bool:
-        found = self.hosts.ask(api.DiskList, "disk list").disks
+        found = self.hosts.disks()
         return len(found) == self.disks() and all(disk.state == "online" for disk in found)
 
     def disks(self) -> int:
         return len(STORES) * len(DISKS)
 
-    def offered(self) -> list[api.DiskView]:
-        found = self.hosts.ask(api.DiskList, "disk list --all").disks
-        return [
-            disk for disk in found if not disk.id and disk.node in STORES and "nvme" in disk.path
-        ]
-
-    def free(self) -> dict[str, int]:
-        found = self.hosts.ask(api.DiskList, "disk list").disks
-        return {disk.id: disk.free_bytes for disk in found}
-
     def volume(self) -> api.VolumeView:
-        return self.hosts.ask(api.VolumeView, f"volume show {VOLUME}")
+        return self.hosts.volume(VOLUME)
 
     def make_volume(self) -> None:
         size, disk = self.arguments.volume_mib, self.arguments.disk_mib
@@ -252,35 +231,10 @@ class Demo:
         self.narrator.line(f"{host}: {found['slots']} places hold what was last acknowledged there")
 
     def compare_copies(self, wanted: set[int]) -> None:
-        """Each leg, read on its own storage host, where nothing of the stack is in between."""
-        arrays = self.hosts.evidence("head1", "legs")
-        asked = [
-            f"{leg['extent']}:{leg['offset']}:{array['size']}"
-            for array in arrays
-            for leg in array["legs"]
-        ]
         alive = [name for name in STORES if name != VICTIM]
-        scanned: dict[str, dict[str, object]] = {}
-        for found in self.hosts.each(
-            lambda guest: self.hosts.evidence(guest.name, "scan", *asked), alive
-        ).values():
-            scanned |= found
-        copies: list[dict[str, str]] = [{} for _ in range(2)]
-        for array in arrays:
-            extents = [leg["extent"] for leg in array["legs"]]
-            require(len(extents) == 2, f"{array['array']} has {len(extents)} legs, not 2")
-            require(all(e in scanned for e in extents), f"a leg of {extents} is on no server")
-            first, second = (scanned[extent] for extent in extents)
-            require(first == second, f"the copies of {array['array']} differ: {extents}")
-            for copy, extent in zip(copies, extents, strict=True):
-                copy.update(scanned[extent]["blocks"])  # type: ignore[call-overload]
-        for number, copy in enumerate(copies, start=1):
-            lost = [each for each in wanted if copy.get(str(each)) != writer.digest_of(each)]
-            require(not lost, f"copy {number} lacks {len(lost)} acknowledged blocks: {lost[:10]}")
-        total = sum(array["size"] for array in arrays) // MIB
+        said = compare_copies(self.hosts, "head1", alive, 2, wanted)
         self.narrator.line(
-            f"{len(arrays)} segments, {total} MiB: both copies are equal,"
-            f" and each holds all {len(wanted)} blocks"
+            f"{said}: both copies are equal, and each holds all {len(wanted)} blocks"
         )
 
     def move_to_other_head(self) -> None:
@@ -308,7 +262,7 @@ class Demo:
             if self.power_on_failed:
                 raise self.power_on_failed[0]
             self.hosts.put_programs(self.hosts.lab[VICTIM])
-            wait_until(f"{VICTIM} is online again", lambda: self.online() == 5, 90)
+            wait_until(f"{VICTIM} is online again", lambda: self.hosts.online() == 5, 90)
             names = (*HEADS, *STORES)
             left: dict[str, list[str]] = {}
 
@@ -322,7 +276,7 @@ class Demo:
                 wait_until("every host is clean", clean, 60)
             except DemoError as error:
                 raise DemoError(f"{error}: {left}") from None
-            wait_until("all space is free", lambda: self.free() == self.free_before, 60)
+            wait_until("all space is free", lambda: self.hosts.free() == self.free_before, 60)
             self.hosts.type("disk list")
             self.hosts.type("status")
 

@@ -12,6 +12,7 @@ import msgspec
 from tests.demo.narrator import Narrator
 from tests.lab.guest import Disk, Guest, Result
 from tests.lab.lab import Lab
+from vastskyd.core import api
 from vastskyd.core.model import Record
 
 MIB = 1 << 20
@@ -25,21 +26,31 @@ PROGRAMS = "/run/vastsky-demo"  # a tmpfs: the notes must not be on what is test
 NOTES = f"{PROGRAMS}/notes"
 STOP = f"{PROGRAMS}/stop"
 SLOTS = 2048
+WRITER_LIMIT_S = 900
 
 A = TypeVar("A", bound=Record)
 
 
 class Hosts:
-    """Five hosts of a lab."""
+    """A lab's hosts: heads, of which the first is the manager, and storage servers."""
 
-    def __init__(self, lab: Lab, narrator: Narrator) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        narrator: Narrator,
+        heads: tuple[str, ...] = HEADS,
+        stores: tuple[str, ...] = STORES,
+    ) -> None:
         self.lab = lab
+        self.heads = heads
+        self.stores = stores
         self._narrator = narrator
 
-    def up(self, disk_mib: int) -> None:
-        plan: dict[str, list[Disk]] = {name: [] for name in HEADS}
-        plan |= {name: [Disk(disk, disk_mib * MIB) for disk in DISKS] for name in STORES}
-        self.lab.up(plan)
+    def up(self, disk_mib: int, deb: Path) -> None:
+        """All hosts, each with the package installed and vastskyd started by it."""
+        plan: dict[str, list[Disk]] = {name: [] for name in self.heads}
+        plan |= {name: [Disk(disk, disk_mib * MIB) for disk in DISKS] for name in self.stores}
+        self.lab.up(plan, debs=[deb])
         self.each(self.put_programs)
 
     def put_programs(self, guest: Guest) -> None:
@@ -48,15 +59,12 @@ class Hosts:
         for name in ("writer.py", "evidence.py"):
             guest.put(f"{PROGRAMS}/{name}", (HERE / name).read_bytes())
 
-    def install(self, deb: Path, settings: str) -> None:
-        """The package, with the demo's settings in place before vastskyd first starts."""
-
-        def configure(guest: Guest) -> None:
-            guest.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
-            guest.put("/etc/vastsky/vastskyd.toml.d/demo.toml", settings.encode())
-
-        self.each(configure)
-        self.lab.install(deb)
+    def configure(self, settings: str) -> None:
+        """The manager's settings: what it decides by is what the demo changes."""
+        manager = self.lab[MANAGER]
+        manager.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
+        manager.put("/etc/vastsky/vastskyd.toml.d/demo.toml", settings.encode())
+        manager.run("systemctl restart vastskyd", 60)
 
     def each(self, work: Any, names: Iterable[str] = ()) -> dict[str, Any]:
         return self.lab.each(work, names)
@@ -79,6 +87,42 @@ class Hosts:
     def shell(self, command: str, host: str = MANAGER, timeout_s: float = 60) -> None:
         result = self.lab[host].run(command, timeout_s)
         self._narrator.typed(host, command, result.stdout)
+
+    # --- the cluster
+
+    def join_all(self) -> None:
+        """All hosts but the manager."""
+        tokens = {
+            role: self.ask(api.Token, f"cluster token --role {role}").token
+            for role in ("storage", "head")
+        }
+
+        def join(guest: Guest) -> None:
+            token = tokens["storage" if guest.name in self.stores else "head"]
+            guest.run(f"vastskyctl join {token} {self.addresses(guest.name)}", 60)
+
+        self.each(join, [*self.stores, *self.heads[1:]])
+
+    def online(self) -> int:
+        return self.ask(api.ClusterStatus, "status").nodes_online
+
+    def disks(self) -> list[api.DiskView]:
+        """Those that are enrolled."""
+        return list(self.ask(api.DiskList, "disk list").disks)
+
+    def offered(self) -> list[api.DiskView]:
+        found = self.ask(api.DiskList, "disk list --all").disks
+        return [
+            disk
+            for disk in found
+            if not disk.id and disk.node in self.stores and "nvme" in disk.path
+        ]
+
+    def free(self) -> dict[str, int]:
+        return {disk.id: disk.free_bytes for disk in self.disks()}
+
+    def volume(self, name: str) -> api.VolumeView:
+        return self.ask(api.VolumeView, f"volume show {name}")
 
     # --- the writer and the evidence
 

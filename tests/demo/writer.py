@@ -85,15 +85,22 @@ def open_target(path: Path, flags: int) -> tuple[int, int]:
 
 
 def write(arguments: argparse.Namespace) -> int:
-    """Write until the stop file is there. An error ends it: there must be none."""
+    """Write until the stop file is there. An error ends it: there must be none.
+
+    Where notes are there already it goes on after them: the one block that may have been
+    acknowledged and not noted, when the host lost its power, is written once more.
+    """
     if arguments.size:
         with arguments.target.open("xb") as made:
             os.posix_fallocate(made.fileno(), 0, arguments.size)
             os.fsync(made.fileno())
     target, target_bytes = open_target(arguments.target, os.O_RDWR)
-    notes = os.open(arguments.notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     aligned = mmap.mmap(-1, BLOCK_BYTES)
     number = 0
+    if arguments.notes.exists():
+        number = max((noted + 1 for noted, _, _ in read_notes(arguments.notes)), default=0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DSYNC
+    notes = os.open(arguments.notes, flags, 0o600)
     while not arguments.stop.exists():
         aligned[:] = make_block(number)
         offset = slot_offset(slot_of(number, arguments.slots), arguments.slots, target_bytes)

@@ -1,0 +1,38 @@
+"""Whether the copies of a volume are the same, read where nothing of the stack is in between."""
+
+from collections.abc import Iterable
+
+from tests.demo import writer
+from tests.demo.hosts import MIB, Hosts
+from tests.demo.narrator import require
+
+
+def compare_copies(
+    hosts: Hosts, head: str, stores: Iterable[str], copies: int, wanted: Iterable[int] = ()
+) -> str:
+    """Each leg of what is attached to `head`, read on its own storage host: all are equal, and
+    each copy holds the blocks `wanted`. What was compared, in words."""
+    arrays = hosts.evidence(head, "legs")
+    asked = [
+        f"{leg['extent']}:{leg['offset']}:{array['size']}"
+        for array in arrays
+        for leg in array["legs"]
+    ]
+    scanned: dict[str, dict[str, object]] = {}
+    for found in hosts.each(
+        lambda guest: hosts.evidence(guest.name, "scan", *asked), stores
+    ).values():
+        scanned |= found
+    held: list[dict[str, str]] = [{} for _ in range(copies)]
+    for array in arrays:
+        extents = [leg["extent"] for leg in array["legs"]]
+        require(len(extents) == copies, f"{array['array']} has {len(extents)} legs, not {copies}")
+        require(all(e in scanned for e in extents), f"a leg of {extents} is on no server")
+        same = all(scanned[extent] == scanned[extents[0]] for extent in extents)
+        require(same, f"the copies of {array['array']} differ: {extents}")
+        for copy, extent in zip(held, extents, strict=True):
+            copy.update(scanned[extent]["blocks"])  # type: ignore[call-overload]
+    for number, copy in enumerate(held, start=1):
+        lost = [each for each in wanted if copy.get(str(each)) != writer.digest_of(each)]
+        require(not lost, f"copy {number} lacks {len(lost)} acknowledged blocks: {lost[:10]}")
+    return f"{len(arrays)} segments, {sum(array['size'] for array in arrays) // MIB} MiB"
