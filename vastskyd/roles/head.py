@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
-from vastskyd.core.layout import (
+from vastskyd.core.layout import Plan, plan_orphan_paths, plan_teardown, plan_volume
+from vastskyd.core.names import PathName, array_uuid
+from vastskyd.core.sight import Sight, Trouble
+from vastskyd.core.steps import (
     AddMember,
     AssembleArray,
     BreakLeg,
@@ -19,19 +22,13 @@ from vastskyd.core.layout import (
     MakeWritable,
     MapLeg,
     MapVolume,
-    Plan,
     ReleaseLeg,
     RemoveMember,
     Step,
     StopArray,
     UnmapLeg,
     UnmapVolume,
-    plan_orphan_paths,
-    plan_teardown,
-    plan_volume,
 )
-from vastskyd.core.names import PathName, array_uuid
-from vastskyd.core.sight import Sight, Trouble
 from vastskyd.ports import Clock, Kernel, LinearTarget
 from vastskyd.roles.sighting import observe
 from vastskyd.roles.watching import LegWatch

@@ -1,0 +1,133 @@
+"""What a head can be told to do next, one kernel call or so each. Each is safe to repeat."""
+
+from dataclasses import dataclass
+
+from vastskyd.core.documents import Endpoint
+from vastskyd.core.ids import ExtentId, NodeId, VolumeId
+from vastskyd.core.model import Encryption
+from vastskyd.core.names import LegName, VolumeDeviceName
+
+
+@dataclass(frozen=True)
+class Connect:
+    """In the background: a peer that does not answer must not hold up the other legs."""
+
+    extent: ExtentId
+    epoch: int
+    endpoint: Endpoint
+    export_name: str
+    encryption: Encryption
+    server: NodeId
+
+
+@dataclass(frozen=True)
+class Disconnect:
+    device: str
+
+
+@dataclass(frozen=True)
+class MapLeg:
+    name: LegName
+    paths: tuple[str, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ReleaseLeg:
+    name: LegName
+
+
+@dataclass(frozen=True)
+class BreakLeg:
+    """Every I/O of the leg fails from now on, what it holds too."""
+
+    name: LegName
+
+
+@dataclass(frozen=True)
+class UnmapLeg:
+    name: LegName
+
+
+@dataclass(frozen=True)
+class CreateArray:
+    volume: VolumeId
+    segment: int
+    legs: tuple[str, ...]
+    copies: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class AssembleArray:
+    volume: VolumeId
+    segment: int
+    legs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MakeWritable:
+    array: str
+
+
+@dataclass(frozen=True)
+class AddMember:
+    """`volume` and `segment` say which array a returning leg must have been of."""
+
+    array: str
+    leg: str
+    volume: VolumeId
+    segment: int
+
+
+@dataclass(frozen=True)
+class FailMember:
+    array: str
+    leg: str
+
+
+@dataclass(frozen=True)
+class RemoveMember:
+    array: str
+    leg: str
+
+
+@dataclass(frozen=True)
+class StopArray:
+    array: str
+
+
+@dataclass(frozen=True)
+class MapVolume:
+    """`parts` are (device, length) in order: the segments."""
+
+    name: VolumeDeviceName
+    dm_name: str
+    parts: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class UnmapVolume:
+    """`force`: a fenced volume, whose users get errors if it cannot be removed."""
+
+    dm_name: str
+    force: bool
+
+
+Step = (
+    Connect
+    | Disconnect
+    | MapLeg
+    | ReleaseLeg
+    | BreakLeg
+    | UnmapLeg
+    | CreateArray
+    | AssembleArray
+    | MakeWritable
+    | AddMember
+    | FailMember
+    | RemoveMember
+    | StopArray
+    | MapVolume
+    | UnmapVolume
+)
