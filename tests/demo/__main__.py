@@ -15,7 +15,7 @@ from tests.demo import writer
 from tests.demo.copies import compare_copies
 from tests.demo.hosts import DISKS, HEADS, MANAGER, MIB, NOTES, SLOTS, STORES, Hosts
 from tests.demo.narrator import DemoError, Narrator, require, wait_until
-from tests.lab.guest import Result
+from tests.lab.guest import Guest, Result
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
 from vastskyd.core import api
@@ -85,9 +85,17 @@ class Demo:
         hosts = self.hosts
         with self.narrator.step("Their empty disks are taken in"):
             wait_until("all disks are offered", lambda: len(hosts.offered()) == self.disks(), 30)
-            for disk in hosts.offered():
+            offered = hosts.offered()
+            for disk in offered:
                 require(not disk.message, f"{disk.path} of {disk.node}: {disk.message}")
-                hosts.type(f"disk enrol {disk.node} {disk.path} --no-wait")
+                self.narrator.line(f"{disk.node}# vastskyctl disk enrol {disk.path}")
+
+            def enrol(guest: Guest) -> None:
+                for disk in offered:
+                    if disk.node == guest.name:
+                        guest.run(f"vastskyctl disk enrol {disk.path}", 90)
+
+            hosts.each(enrol, STORES)
             wait_until("all disks are enrolled", self.all_enrolled, 90)
             hosts.type("disk list")
             self.free_before = hosts.free()
