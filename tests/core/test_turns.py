@@ -238,7 +238,8 @@ def test_records_survive_the_store(
 
 
 def test_a_record_that_cannot_be_read_is_named() -> None:
-    with pytest.raises(DamagedError, match="nodes/x"):
-        load({"nodes": {"x": b"\xc1"}})
+    for content in (b"", b"\xc1", b"\x81\xa1\xff\x00"):
+        with pytest.raises(DamagedError, match="nodes/x"):
+            load({"nodes": {"x": content}})
     with pytest.raises(DamagedError, match="teapots"):
         load({"teapots": {}})

@@ -103,6 +103,7 @@ def test_any_truncation_is_detected(description: DiskDescription, data: st.DataO
 @example(sealed(b""))
 @example(sealed(b"\xc0"))
 @example(sealed(b"\x91" * 5000))
+@example(sealed(b"\x81\xa2\x00\x80"))  # a key that is not UTF-8
 @example(sealed(b"\x81\xa7cluster" * 900))
 @example(MAGIC + struct.pack("<IIQ", 1, 2**32 - 1, 2**64 - 1) + bytes(BLOCK_BYTES))
 def test_any_bytes_are_refused_by_meaning(content: bytes) -> None:

@@ -39,7 +39,9 @@ def test_round_trip_and_replacement(tmp_path: Path) -> None:
     assert [path.name for path in state_dir.iterdir()] == ["node.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b'{"cluster": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"{}", b"[]", b'{"cluster": 3}', b"\xff", b'{"\xff": 1}']
+)
 def test_a_damaged_file_is_not_taken_for_a_new_host(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "node.json").write_bytes(content)
     with pytest.raises(DamagedError) as caught:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import msgspec
 
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import DamagedError, NotFoundError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
@@ -185,7 +186,7 @@ def load(raw: dict[str, dict[str, bytes]]) -> ClusterState:
         for key, content in entries.items():
             try:
                 record = msgspec.msgpack.decode(content, type=record_type)
-            except msgspec.MsgspecError as error:
+            except DECODE_ERRORS as error:
                 raise DamagedError(f"record {kind}/{key} cannot be read: {error}") from error
             table[_key(record)] = record
     return state

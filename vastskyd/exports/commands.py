@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import DamagedError, InvalidError
 from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption, Record
@@ -93,7 +94,7 @@ def read_settings(head: NodeId, text: object) -> ExportServer:
     """DamagedError: not what write_settings wrote."""
     try:
         settings = msgspec.json.decode(str(text), type=_Settings)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise DamagedError(f"the settings of the export server for {head}: {error}") from error
     return ExportServer(head, settings.port, settings.addresses, settings.encryption)
 

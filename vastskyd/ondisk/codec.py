@@ -9,6 +9,7 @@ import struct
 
 import msgspec
 
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import DamagedError, InvalidError
 from vastskyd.core.ondisk_layout import SLOT_BYTES, SLOT_MAGIC
 from vastskyd.ondisk.description import DiskDescription, problem
@@ -71,7 +72,7 @@ def decode(slot: bytes) -> tuple[DiskDescription, int]:
 def _description(body: bytes) -> DiskDescription:
     try:
         description = msgspec.msgpack.decode(body, type=DiskDescription)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise DamagedError(f"the description is not one: {error}") from error
     if wrong := problem(description):
         raise DamagedError(f"the description contradicts itself: {wrong}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import DamagedError, DeviceError
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Record, Role
@@ -43,7 +44,7 @@ def load(state_dir: Path) -> Identity | None:
         raise DeviceError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         return msgspec.json.decode(content, type=Identity)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise DamagedError(
             f"{path}: not this host's identity: {error}",
             hint="restore the file from a backup, or remove it and join the cluster again",

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import InvalidError
 
 _LENGTH = struct.Struct(">I")
@@ -86,9 +87,6 @@ _PARTS = msgspec.msgpack.Decoder(
 _KIND: msgspec.msgpack.Decoder[Literal[0, 1, 2]] = msgspec.msgpack.Decoder(Literal[0, 1, 2])
 _ID = msgspec.msgpack.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MESSAGE_ID_MAX)])
 _METHOD = msgspec.msgpack.Decoder(Annotated[str, msgspec.Meta(min_length=1, max_length=64)])
-
-# msgspec raises these three for bytes that are not what was asked for.
-DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_message(payload: bytes) -> Message:

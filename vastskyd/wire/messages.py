@@ -10,10 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from vastskyd.core.api import ANSWERS, BY_METHOD, JOIN_REQUESTS, method_of
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import FailedError, InvalidError, VastskyError, from_code
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Record
-from vastskyd.wire.framing import DECODE_ERRORS, Response, encode_frame
+from vastskyd.wire.framing import Response, encode_frame
 
 PROTOCOL_VERSIONS: Final = (1,)
 HEARTBEAT_METHOD: Final = "heartbeat"

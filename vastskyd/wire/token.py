@@ -13,10 +13,10 @@ from typing import Annotated, Final
 
 import msgspec
 
+from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Record, Role
-from vastskyd.wire.framing import DECODE_ERRORS
 
 _PREFIX: Final = "vsky1-"
 _ANY_VERSION: Final = re.compile(r"vsky\d+-")
