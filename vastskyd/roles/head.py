@@ -321,9 +321,11 @@ class HeadRole:
             not before.task.done() or before.not_before_s > self._clock.monotonic_s()
         ):
             return
-        failures = 0 if before is None else before.failures
-        task = asyncio.create_task(self._connect(key, step), name=f"connect {step.extent}")
-        self._attempts[key] = _Attempt(task, failures)
+        attempt = self._attempts[key] = _Attempt(
+            asyncio.create_task(self._connect(key, step), name=f"connect {step.extent}")
+        )
+        if before is not None:
+            attempt.failures, attempt.message = before.failures, before.message
 
     async def _connect(self, key: _PathKey, step: Connect) -> None:
         network = step.endpoint.network
@@ -347,6 +349,13 @@ class HeadRole:
                     log.warning("leg %s by network %d: %s", step.extent, network, error.message)
                 attempt.message = error.message
         else:
-            self._attempts.pop(key, None)
+            attempt = self._attempts.pop(key, None)
+            if attempt is not None and attempt.failures:
+                log.info(
+                    "leg %s by network %d: connected after %d tries",
+                    step.extent,
+                    network,
+                    attempt.failures + 1,
+                )
         finally:
             self._changed()
