@@ -11,10 +11,26 @@ from tests.lab.guest import Disk
 from tests.lab.lab import Lab
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("vastskyd", "tests/__init__.py", "tests/contract", "pyproject.toml", "rules.d")
+SHIPPED = (
+    "vastskyd",
+    "tests/__init__.py",
+    "tests/contract",
+    "tests/exports",
+    "pyproject.toml",
+    "rules.d",
+    "units",
+)
 # All pure Python: this host's copies serve the guest's newer Python as well.
 RUNNER = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging")
-SUITES = ("test_dm.py", "test_md.py", "test_nbd.py", "test_disks.py", "test_udev.py")
+SUITES = (
+    "contract/test_dm.py",
+    "contract/test_md.py",
+    "contract/test_nbd.py",
+    "contract/test_disks.py",
+    "contract/test_udev.py",
+    "contract/test_exports.py",
+    "exports/test_systemd_lab.py",
+)
 TIMEOUT_S = 900
 
 
@@ -46,7 +62,7 @@ def test_on_a_real_kernel() -> None:
             timeout_s=60,
             check=True,
         )
-        suites = " ".join(f"tests/contract/{name}" for name in SUITES)
+        suites = " ".join(f"tests/{name}" for name in SUITES)
         done = guest.run(
             "cd /root/contract && PYTHONPATH=site VASTSKY_CONTRACT_WORLD=lab"
             " python3 -m pytest -p no:cacheprovider -q --tb=short"

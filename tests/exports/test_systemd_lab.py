@@ -10,17 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.exports_world import IN_LAB, SystemdWorld, systemd_world
+from tests.contract.exports_world import SystemdWorld, systemd_world
 from tests.contract.test_exports import EXTENT1, HEAD1, HEAD2, export
 from tests.exports.authority import Authority
 from tests.exports.nbd_client import NbdClient, RefusedError
 from vastskyd.core.model import Encryption
 from vastskyd.kernel.process import run
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not IN_LAB, reason="needs a guest of the lab"),
-]
+pytestmark = pytest.mark.lab
 UNIT = "vastsky-export@head1.service"
 
 
