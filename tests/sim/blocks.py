@@ -7,7 +7,7 @@ superblock, its bitmap) is a value in a grain too, so that it takes the same way
 import asyncio
 import contextvars
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, TypeVar
@@ -37,8 +37,15 @@ class Op(Enum):
 
 
 @dataclass(frozen=True)
+class Patch:
+    """A write of less than a grain: the number that the grain then holds, of the one before."""
+
+    apply: Callable[[int], int]
+
+
+@dataclass(frozen=True)
 class Bio:
-    """One read or write of one grain; `value` is what to write."""
+    """One read or write of one grain; `value` is what to write: a number, or a Patch."""
 
     op: Op
     grain: int

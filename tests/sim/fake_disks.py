@@ -4,15 +4,20 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
-from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, grains
+from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, Patch, grains
 from tests.sim.faults import Door
 from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
-from vastskyd.core.ondisk_layout import SLOT_BYTES, SLOT_OFFSETS_BYTES
+from vastskyd.core.ondisk_layout import AREA_START_BYTES, SLOT_BYTES, SLOT_OFFSETS_BYTES
+from vastskyd.core.units import GRAIN_BYTES
 from vastskyd.ondisk.codec import MAGIC
 from vastskyd.ports import BlockDevice, SlotBytes
 
 SLOT_WRITE_S = 0.004
 WIPE_S_PER_GRAIN = 0.001
+
+
+def empty_slots() -> list[bytes]:
+    return [b""] * len(SLOT_OFFSETS_BYTES)
 
 
 @dataclass
@@ -27,7 +32,7 @@ class FakeMedia:
     found: str = ""
     data: dict[int, int] = field(default_factory=dict)
     meta: dict[int, object] = field(default_factory=dict)
-    slots: list[bytes] = field(default_factory=lambda: [b""] * len(SLOT_OFFSETS_BYTES))
+    slots: list[bytes] = field(default_factory=empty_slots)
     failed: bool = False
     bad: dict[int, None] = field(default_factory=dict)
 
@@ -41,9 +46,7 @@ class FakeMedia:
             case Op.READ:
                 return self.data.get(bio.grain, 0)
             case Op.WRITE:
-                if not isinstance(bio.value, int):
-                    raise TypeError("a grain holds a number")
-                self.data[bio.grain] = bio.value
+                self.data[bio.grain] = self._written(bio)
                 self.meta.pop(bio.grain, None)
             case Op.READ_META:
                 return self.meta.get(bio.grain)
@@ -51,6 +54,13 @@ class FakeMedia:
                 self.meta[bio.grain] = bio.value
                 self.data.pop(bio.grain, None)
         return None
+
+    def _written(self, bio: Bio) -> int:
+        if isinstance(bio.value, int):
+            return bio.value
+        if isinstance(bio.value, Patch):
+            return bio.value.apply(self.data.get(bio.grain, 0))
+        raise TypeError("a grain holds a number")
 
     def clear(self, grain: int) -> None:
         """Reads as zeros."""
@@ -92,6 +102,19 @@ def store_slot(media: FakeMedia, slot: int, content: bytes) -> None:
     media.slots[slot] = content + media.slots[slot][len(content) :]
 
 
+def _look(block: DiskBlock) -> tuple[bool, str]:
+    """(member, found): what uses the disk goes before what is written on it, which is then not
+    looked at."""
+    media = block.media
+    used = [user for user in block.users if user.startswith("held by ")]
+    if used:
+        ours = any("(vastsky-extent-" in user for user in used)
+        return ours, "vastsky member" if ours else f"in use: {used[0]}"
+    if media.failed:
+        return False, "unreadable: input/output error"
+    return (True, "vastsky member") if media.is_member() else (False, media.found)
+
+
 class FakeDisks:
     """ports.Disks of one host."""
 
@@ -106,15 +129,10 @@ class FakeDisks:
 
     def _describe(self, block: DiskBlock) -> BlockDevice:
         media = block.media
-        member = not media.failed and media.is_member()
-        found = media.found
-        if media.failed:
-            found = "cannot be read"
-        elif member:
-            found = "vastsky member"
-        elif block.users:
-            found = f"in use: {block.users[0]}"
-        return BlockDevice(block.stable_path, media.serial, media.size_bytes, found, member)
+        member, found = _look(block)
+        return BlockDevice(
+            block.stable_path, media.serial, media.size_bytes, found, member, (block.path,)
+        )
 
     async def read_slots(self, path: str) -> SlotBytes:
         async with self._door.step("disks.read_slots"):
@@ -141,7 +159,16 @@ class FakeDisks:
             block = self._usable(path)
             if block.users:
                 raise ConflictError(f"{path} is in use: {block.users[0]}")
-            block.media.found = ""
+            work = self._erase(block)
+            await self._kernel.call("erase", work, CALL_TIMEOUT_S)
+
+    async def _erase(self, block: DiskBlock) -> None:
+        """Both ends: the slots are before the area of the extents."""
+        block.media.found = ""
+        first_grains = range(AREA_START_BYTES // GRAIN_BYTES)
+        for grain in (*first_grains, block.media.size_bytes // GRAIN_BYTES - 1):
+            await self._clear(block, grain)
+        block.media.slots = empty_slots()
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         async with self._door.step("disks.wipe"):
@@ -153,10 +180,13 @@ class FakeDisks:
     async def _wipe(self, block: DiskBlock, first: int, count: int) -> None:
         """Grain by grain: a power cut finds it half done."""
         for grain in range(first, first + count):
-            await asyncio.sleep(WIPE_S_PER_GRAIN)
-            if block.pulled:
-                raise IoError("the disk was pulled")
-            block.media.clear(grain)
+            await self._clear(block, grain)
+
+    async def _clear(self, block: DiskBlock, grain: int) -> None:
+        await asyncio.sleep(WIPE_S_PER_GRAIN)
+        if block.pulled:
+            raise IoError("the disk was pulled")
+        block.media.clear(grain)
 
     def _usable(self, path: str) -> DiskBlock:
         block = self._kernel.find(path)

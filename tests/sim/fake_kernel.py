@@ -111,15 +111,16 @@ class FakeHost:
     async def write(self, volume: str, grain: int, tag: int) -> None:
         """Acknowledged when it returns. IoError: the device failed it; PowerLostError: the host
         went dark. In both cases any subset of the legs may have it."""
-        await self._user_io(self._volume(volume), Bio(Op.WRITE, grain, tag))
+        await self.user_io(self._volume(volume), Bio(Op.WRITE, grain, tag))
 
     async def read(self, volume: str, grain: int) -> int:
-        value = await self._user_io(self._volume(volume), Bio(Op.READ, grain))
+        value = await self.user_io(self._volume(volume), Bio(Op.READ, grain))
         if not isinstance(value, int):
             raise TypeError(f"grain {grain} reads as {value!r}")
         return value
 
-    async def _user_io(self, block: Block, bio: Bio) -> object:
+    async def user_io(self, block: Block, bio: Bio) -> object:
+        """One read or write of a program, on whatever device."""
         label = "opened by checker (pid 4711)"
         kernel = self.kernel
         block.open(label)
