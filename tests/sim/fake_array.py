@@ -204,8 +204,8 @@ class FakeArray(Block):
             return await self._read(bio.grain)
         if bio.op is not Op.WRITE:
             raise IoError(f"{self.name}: md on md is not modelled")
-        if not self.writable:  # auto-read-only: the first write ends it
-            self.make_writable()
+        if not self.writable:
+            raise IoError(f"{self.name}: read-only")
         self._in_flight += 1
         try:
             async with self._grain_lock(bio.grain):

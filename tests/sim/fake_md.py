@@ -1,5 +1,6 @@
 """mdadm and md's sysfs. Implements ports.Md."""
 
+import asyncio
 from dataclasses import dataclass
 
 from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, grains
@@ -13,10 +14,13 @@ from tests.sim.fake_array import (
 )
 from tests.sim.fake_dm import DmBlock
 from tests.sim.faults import Door
-from vastskyd.core.errors import BusyError, DeviceError, NotFoundError
+from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
 from vastskyd.core.names import LegName
 from vastskyd.core.units import MD_DATA_OFFSET_BYTES
 from vastskyd.ports import MdArray, MdMember, MemberState, Superblock
+
+BUSY_TIMEOUT_S = 3.0
+BUSY_RETRY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,9 @@ class FakeMd:
         async with self._door.step("md.add"):
             array, block = self._array(device), self._kernel.find(leg)
             member = _member(array, block)
-            if member is not None:
-                if member.state is MemberState.FAULTY:
-                    raise BusyError(f"{leg} is still in {device}, failed: remove it first")
+            if member is not None and member.state is MemberState.FAULTY:
+                await self._remove(array, member)
+            elif member is not None:
                 return
             if block.users:
                 raise BusyError(f"{leg} is in use: {block.users[0]}")
@@ -188,7 +192,7 @@ class FakeMd:
             array = self._array(device)
             member = _member(array, self._kernel.find(leg))
             if member is not None and not array.fault(member):
-                raise BusyError(f"{leg} is the last leg of {device}")
+                raise ConflictError(f"{leg} is the last leg in sync of {device}: md keeps it")
 
     async def remove(self, device: str, leg: str) -> None:
         async with self._door.step("md.remove"):
@@ -197,13 +201,21 @@ class FakeMd:
             member = None if block is None else _member(array, block)
             if member is None:
                 return
-            if member.state not in (MemberState.FAULTY, MemberState.SPARE):
-                raise BusyError(f"{leg} is in use by {device}")
-            if member.pending:
-                raise BusyError(f"{leg}: I/O of {device} is in flight on it")
-            array.leave(member)
+            await self._remove(array, member)
 
-    async def set_sync_rate(self, device: str, max_kib_s: int) -> None:
+    async def _remove(self, array: FakeArray, member: Member) -> None:
+        """md lets go of a failed leg only once its last I/O is done."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + BUSY_TIMEOUT_S
+        while member in array.members:
+            if member.state in (MemberState.FAULTY, MemberState.SPARE) and not member.pending:
+                array.leave(member)
+            elif loop.time() > deadline_s:
+                raise BusyError(f"{member.block.name} is still used by {array.name}")
+            else:
+                await asyncio.sleep(BUSY_RETRY_S)
+
+    async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         async with self._door.step("md.set_sync_rate"):
             self._array(device).set_rate(max_kib_s)
 
