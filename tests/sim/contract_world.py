@@ -1,0 +1,196 @@
+"""The simulation's worlds for the contract suites of tests/contract.
+
+A grain of the fakes holds one number, and the suites read and write bytes: here a number stands
+for all the bytes of a grain.
+"""
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from tests.contract.world import Served
+from tests.sim.blocks import Bio, IoError, Op, Patch
+from tests.sim.fake_disks import DiskBlock, FakeMedia
+from tests.sim.fake_kernel import FakeHost
+from tests.sim.world import World
+from vastskyd.core.documents import Endpoint
+from vastskyd.core.errors import NotFoundError
+from vastskyd.core.ids import ExtentId, NodeId
+from vastskyd.core.model import Encryption, Role
+from vastskyd.core.ondisk_layout import SLOT_OFFSETS_BYTES
+from vastskyd.core.units import GRAIN_BYTES
+from vastskyd.ports import Disks, Export, ExportServer, Kernel
+
+SEED = 1
+HEAD = NodeId("head1")
+PORT = 10900
+EXPORT = Export(HEAD, ExtentId("00000000000000ff"), 1, "the-export")
+
+
+class Contents:
+    """Which bytes the number of a grain stands for; 0 is zeros."""
+
+    def __init__(self) -> None:
+        zeros = bytes(GRAIN_BYTES)
+        self._known = [zeros]
+        self._numbers = {zeros: 0}
+
+    def of(self, number: int) -> bytes:
+        return self._known[number]
+
+    def patched(self, at: int, content: bytes, number: int) -> int:
+        """The number of what `number` stands for with `content` written at `at`."""
+        before = self._known[number]
+        after = before[:at] + content + before[at + len(content) :]
+        found = self._numbers.setdefault(after, len(self._known))
+        if found == len(self._known):
+            self._known.append(after)
+        return found
+
+
+def pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """The range, cut at the grains' ends: (grain, where in the grain, length)."""
+    end = offset_bytes + length_bytes
+    while offset_bytes < end:
+        grain, at = divmod(offset_bytes, GRAIN_BYTES)
+        length = min(GRAIN_BYTES - at, end - offset_bytes)
+        yield grain, at, length
+        offset_bytes += length
+
+
+class SimWorld:
+    """A head with disks of its own for legs; each server on a host of its own, to which the disk
+    that it serves is attached as well."""
+
+    def __init__(self) -> None:
+        self._world = World(SEED)
+        self._host = self._world.add_host(HEAD, Role.HEAD)
+        ports = self._world.ports(HEAD)
+        self.kernel: Kernel = ports.kernel
+        self.disks: Disks = ports.disks
+        self._contents = Contents()
+        self._servers: dict[str, FakeHost] = {}
+        self._disks_made = 0
+
+    # --- devices ---------------------------------------------------------------------------
+
+    async def make_legs(self, count: int, size_bytes: int) -> tuple[str, ...]:
+        return tuple(self._new_disk(size_bytes).path for _ in range(count))
+
+    async def make_disk(self, size_bytes: int) -> str:
+        return self._new_disk(size_bytes).stable_path
+
+    def _new_disk(self, size_bytes: int) -> DiskBlock:
+        self._disks_made += 1
+        media = FakeMedia(f"disk-{self._disks_made}", size_bytes)
+        self._host.insert(media)
+        return _block_of(self._host, media)
+
+    async def fail_path(self, device: str) -> None:
+        self._media(device).failed = True
+
+    async def mend_path(self, device: str) -> None:
+        self._media(device).failed = False
+
+    async def put_filesystem(self, path: str) -> None:
+        self._media(path).found = "ext4 filesystem"
+
+    def _media(self, device: str) -> FakeMedia:
+        block = self._host.kernel.find(device)
+        if not isinstance(block, DiskBlock):
+            raise TypeError(f"{device} is no disk")
+        return block.media
+
+    # --- servers ---------------------------------------------------------------------------
+
+    async def serve(self, device: str, encryption: Encryption = Encryption.NONE) -> Served:
+        media = self._media(device)
+        store = self._servers.get(device) or self._new_server(device, media)
+        exports = self._world.ports(store.name).exports
+        addresses = self._host.addresses
+        await exports.ensure_server(ExportServer(HEAD, PORT, addresses, encryption))
+        await exports.add(EXPORT, _block_of(store, media).path)
+        endpoint = Endpoint(network=0, address=store.addresses[0], port=PORT)
+        return Served(endpoint, EXPORT.name, encryption, store.node, addresses[0], media.size_bytes)
+
+    def _new_server(self, device: str, media: FakeMedia) -> FakeHost:
+        store = self._world.add_host(f"store{len(self._servers) + 1}", Role.STORAGE)
+        store.insert(media)
+        self._servers[device] = store
+        return store
+
+    async def kill_server(self, served: Served) -> None:
+        self._world.hosts[served.server].kill_export_server(HEAD)
+
+    # --- programs --------------------------------------------------------------------------
+
+    async def write(self, device: str, offset_bytes: int, content: bytes) -> None:
+        done = 0
+        for grain, at, length in pieces(offset_bytes, len(content)):
+            piece = content[done : done + length]
+            patch = Patch(partial(self._contents.patched, at, piece))
+            await self._io(device, Bio(Op.WRITE, grain, patch))
+            done += length
+
+    async def read(self, device: str, offset_bytes: int, length_bytes: int) -> bytes:
+        found = bytearray()
+        for grain, at, length in pieces(offset_bytes, length_bytes):
+            number = await self._io(device, Bio(Op.READ, grain))
+            if not isinstance(number, int):
+                raise TypeError(f"grain {grain} reads as {number!r}")
+            found += self._contents.of(number)[at : at + length]
+        block = self._host.kernel.find(device)
+        if isinstance(block, DiskBlock):
+            _show_slots(block.media, offset_bytes, found)
+        return bytes(found)
+
+    async def _io(self, device: str, bio: Bio) -> object:
+        """As an application has it: an error number."""
+        try:
+            return await self._host.user_io(self._host.kernel.find(device), bio)
+        except IoError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        except NotFoundError as error:
+            raise OSError(errno.ENOENT, str(error)) from error
+
+    @asynccontextmanager
+    async def opened(self, device: str) -> AsyncIterator[None]:
+        block = self._host.kernel.find(device)
+        label = "opened by python3 (pid 4712)"
+        block.open(label)
+        try:
+            yield
+        finally:
+            block.close(label)
+
+    def power_off(self) -> None:
+        for host in self._world.hosts.values():
+            host.power_cut()
+
+
+def _block_of(host: FakeHost, media: FakeMedia) -> DiskBlock:
+    blocks = (block for block in host.kernel.blocks.values() if isinstance(block, DiskBlock))
+    return next(block for block in blocks if block.media is media)
+
+
+def _show_slots(media: FakeMedia, offset_bytes: int, content: bytearray) -> None:
+    """The fakes keep a disk's slots apart from its grains."""
+    for start, slot in zip(SLOT_OFFSETS_BYTES, media.slots, strict=True):
+        low = max(start, offset_bytes)
+        high = min(start + len(slot), offset_bytes + len(content))
+        if low < high:
+            content[low - offset_bytes : high - offset_bytes] = slot[low - start : high - start]
+
+
+@asynccontextmanager
+async def make_world() -> AsyncIterator[SimWorld]:
+    before = asyncio.all_tasks()
+    world = SimWorld()
+    try:
+        yield world
+    finally:
+        world.power_off()
+        if left := asyncio.all_tasks() - before - {asyncio.current_task()}:
+            await asyncio.wait(left)
