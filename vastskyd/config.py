@@ -42,6 +42,7 @@ RIGHT: dict[str, str] = {
     "timeouts.rebuild_delay_s": "seconds from 0 to 604800 (a week)",
     "rebuild": "a table: [rebuild]",
     "rebuild.per_disk": "a number of rebuilds from 1 to 64",
+    "rebuild.rate_min_kib_s": "KiB a second from 0 to 100000000",
     "rebuild.rate_max_kib_s": "KiB a second from 1024 to 100000000",
     "placement": "a table: [placement]",
     "placement.segment_max": 'a size from "1G" to "16T", as in segment_max = "64G"',
@@ -80,9 +81,11 @@ class Timeouts(Record):
 
 
 class Rebuild(Record):
-    """How hard repair may push."""
+    """How hard repair pushes: at `rate_min_kib_s` while the volume is in use, else at up to
+    `rate_max_kib_s`, which wins where it is the lower."""
 
     per_disk: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    rate_min_kib_s: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 32_768
     rate_max_kib_s: Annotated[int, msgspec.Meta(ge=1024, le=100_000_000)] = 200_000
 
 

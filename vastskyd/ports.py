@@ -163,7 +163,9 @@ class Md(Protocol):
     async def remove(self, device: str, leg: str) -> None:
         """A failed leg leaves the array; its device is free. Also for a leg already detached."""
 
-    async def set_sync_rate(self, device: str, max_kib_s: int) -> None: ...
+    async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
+        """A resync goes at `min_kib_s` while the array is in use, else at up to `max_kib_s`, which
+        wins where it is the lower."""
 
     async def stop(self, device: str) -> None:
         """BusyError if the array is open."""

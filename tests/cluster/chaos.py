@@ -3,9 +3,11 @@
     python -m tests.cluster.chaos --seconds 600 --seed 1 --deb build/vastskyd_0.1.0_all.deb
 
 Two volumes, of two and of three copies, are written to all the time, while one or two faults at a
-time come and go; a fault that takes a copy away comes only when all copies are good, so that what
-was promised holds. At the end everything is mended, and every acknowledged block must be there, on
-every copy; nothing may be left. Ends with an error otherwise, with the journals in build/chaos.
+time come and go; a fault that takes a copy away comes only when all copies are good, and everything
+must be good again after each. With --rude several faults at a time come when they like, on any
+host, and nothing is waited for. At the end everything is mended, and every acknowledged block must
+be there, on every copy; nothing may be left. Ends with an error otherwise. The journals are in
+build/chaos.
 """
 
 from __future__ import annotations
@@ -38,16 +40,21 @@ COMMAND_LIMIT_S = 120
 WATCH_PAUSE_S = 2.0
 FAULT_S = (2.0, 20.0)
 CALM_S = (0.5, 8.0)
+RUDE_MOST = 3
+STORAGE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What `begin` did, and `heal` mends. `storage`: it may take a copy away."""
+    """What `begin` did, and `heal` mends. The last word of `name` is the host."""
 
     name: str
     begin: Callable[[], None]
     heal: Callable[[], None]
-    storage: bool
+
+    @property
+    def host(self) -> str:
+        return self.name.split()[-1]
 
 
 class Chaos:
@@ -59,6 +66,7 @@ class Chaos:
         self.writers: dict[str, Writer] = {}
         self.begun_s = time.monotonic()
         self.counts: dict[str, int] = {}
+        self.interrupted: set[str] = set()
         self._watch_end = threading.Event()
         self._watch_failed: list[str] = []
 
@@ -67,7 +75,7 @@ class Chaos:
 
     # --- from the first volume to nothing
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, *, rude: bool) -> None:
         self.free = self.cluster.hosts.free()
         for name, (mib, copies, head) in VOLUMES.items():
             self.cluster.ctl(f"volume create {name} {mib}M --copies {copies}", COMMAND_LIMIT_S)
@@ -77,6 +85,8 @@ class Chaos:
         watcher = threading.Thread(target=self._watch, daemon=True)
         watcher.start()
         end = time.monotonic() + seconds
+        if rude:
+            self.storm(end)
         while time.monotonic() < end:
             self.round()
         self._watch_end.set()
@@ -102,26 +112,59 @@ class Chaos:
         faults = [self.choose(storage=True)]
         if self.random.random() < 0.4:
             second = self.choose(storage=False)
-            if second.name.split()[-1] != faults[0].name.split()[-1]:
+            if second.host != faults[0].host:
                 faults.append(second)
         if self.random.random() < 0.3:
             faults = faults[1:] or [self.choose(storage=False)]
         for fault in faults:
-            self.say(fault.name)
-            self.counts[fault.name.split(":")[0]] = self.counts.get(fault.name.split(":")[0], 0) + 1
-            fault.begin()
+            self.begin(fault)
             time.sleep(self.random.uniform(*CALM_S))
         time.sleep(self.random.uniform(*FAULT_S))
         for fault in reversed(faults):  # the manager's host before what is asked of it
-            self.say(f"  healed: {fault.name}")
-            fault.heal()
+            self.heal(fault)
         self.good()
 
+    def storm(self, end_s: float) -> None:
+        """Faults of all kinds, on hosts that have none yet, and nothing is waited for."""
+        active: list[tuple[float, Fault]] = []
+        while time.monotonic() < end_s:
+            for healed in [entry for entry in active if entry[0] <= time.monotonic()]:
+                active.remove(healed)
+                self.heal(healed[1])
+            fault = self.choose(storage=self.random.random() < STORAGE_SHARE)
+            hosts = {other.host for _, other in active}
+            if len(active) < RUDE_MOST and fault.host not in hosts:
+                self.begin(fault)
+                active.append((time.monotonic() + self.random.uniform(*FAULT_S), fault))
+            time.sleep(self.random.uniform(*CALM_S))
+        for _, fault in active:
+            self.heal(fault)
+        self.good()
+
+    def begin(self, fault: Fault) -> None:
+        self.say(fault.name)
+        kind = fault.name.split(":")[0]
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        fault.begin()
+
+    def heal(self, fault: Fault) -> None:
+        self.say(f"  healed: {fault.name}")
+        fault.heal()
+
     def good(self) -> None:
-        """All is mended: the writers write, the copies are good again."""
+        """All is mended: the hosts and disks are there, the writers write, the copies are good."""
         self.cluster.online(BACK_LIMIT_S)
+        eventually(
+            "all disks are used again",
+            lambda: {disk.state for disk in self.cluster.hosts.disks()} == {"online"},
+            BACK_LIMIT_S,
+        )
         for name, writer in self.writers.items():
             self.cluster.attached(name, BACK_LIMIT_S)
+            if name in self.interrupted:
+                writer.verify()
+                self.interrupted.remove(name)
+                writer.begin()
             writer.goes_on(10, BACK_LIMIT_S)
             self.cluster.healthy(name, limit_s=BACK_LIMIT_S)
         stalls = {name: writer.stall() for name, writer in self.writers.items()}
@@ -142,34 +185,25 @@ class Chaos:
 
     def power_cut(self, name: str) -> Fault:
         guest = self.cluster[name]
-        return Fault(
-            f"power cut: {name}", guest.kill, lambda: self.cluster.power_on(name), storage=True
-        )
+        return Fault(f"power cut: {name}", guest.kill, lambda: self.cluster.power_on(name))
 
     def hang(self, name: str) -> Fault:
         guest = self.cluster[name]
-        return Fault(f"hangs: {name}", guest.pause, guest.resume, storage=True)
+        return Fault(f"hangs: {name}", guest.pause, guest.resume)
 
     def kill_servers(self, name: str) -> Fault:
         def begin() -> None:
             self.cluster[name].run("killall -KILL qemu-storage-daemon || true")
 
-        return Fault(f"export servers killed: {name}", begin, lambda: None, storage=True)
+        return Fault(f"export servers killed: {name}", begin, lambda: None)
 
     def pull_disk(self, name: str) -> Fault:
         guest = self.cluster[name]
         disk = self.random.choice(guest.disks)
-
-        def heal() -> None:
-            guest.plug_disk(disk)
-            eventually(
-                f"{disk} of {name} is used again",
-                lambda: self.cluster.disk_of(name, disk).state == "online",
-                BACK_LIMIT_S,
-            )
-
         return Fault(
-            f"disk {disk} pulled: {name}", lambda: guest.unplug_disk(disk), heal, storage=True
+            f"disk {disk} pulled: {name}",
+            lambda: guest.unplug_disk(disk),
+            lambda: guest.plug_disk(disk),
         )
 
     def dead_networks(self, name: str) -> Fault:
@@ -188,7 +222,7 @@ class Chaos:
             for network in ("A", "B"):
                 guest.restore(network)
 
-        return Fault(f"cut off {'loudly' if loud else 'silently'}: {name}", begin, heal, True)
+        return Fault(f"cut off {'loudly' if loud else 'silently'}: {name}", begin, heal)
 
     def cut(self, name: str) -> Fault:
         guest = self.cluster[name]
@@ -200,7 +234,6 @@ class Chaos:
             f"{network} cut {how}: {name}",
             lambda: begin(network),
             lambda: guest.restore(network),
-            storage=False,
         )
 
     def kill_daemon(self, name: str) -> Fault:
@@ -208,7 +241,6 @@ class Chaos:
             f"vastskyd killed: {name}",
             lambda: self.cluster.kill_daemon(name),
             lambda: None,
-            storage=False,
         )
 
     def head_dies(self, name: str) -> Fault:
@@ -217,16 +249,11 @@ class Chaos:
         def begin() -> None:
             self.cluster[name].kill()
             for volume in mine:
-                self.writers[volume].lost_power()
+                if volume not in self.interrupted:
+                    self.writers[volume].lost_power()
+                    self.interrupted.add(volume)
 
-        def heal() -> None:
-            self.cluster.power_on(name)
-            for volume in mine:
-                self.cluster.attached(volume, BACK_LIMIT_S)
-                self.writers[volume].verify()
-                self.writers[volume].begin()
-
-        return Fault(f"head's power cut: {name}", begin, heal, storage=False)
+        return Fault(f"head's power cut: {name}", begin, lambda: self.cluster.power_on(name))
 
     # --- the end
 
@@ -266,6 +293,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--rude", action="store_true", help="several faults at a time")
     parser.add_argument("--deb", type=Path, required=True)
     parser.add_argument("--encryption", choices=["tls", "none"], default="none")
     arguments = parser.parse_args()
@@ -276,12 +304,13 @@ def main() -> int:
         try:
             cluster = make_cluster(lab, arguments.deb, encryption=arguments.encryption)
             chaos = Chaos(cluster, seed)
-            chaos.run(arguments.seconds)
+            chaos.run(arguments.seconds, rude=arguments.rude)
         except Exception:  # noqa: BLE001 - whatever it was, the journals are wanted
             traceback.print_exc()
-            lab.collect(LOGS)
             print(f"FAILED with seed {seed}; the journals are in {LOGS}", flush=True)
             return 1
+        finally:
+            lab.collect(LOGS)
     print(f"All as promised, with seed {seed}: {chaos.counts}", flush=True)
     return 0
 

@@ -60,6 +60,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
             rebuild_delay_s = 0
             [rebuild]
             per_disk = 2
+            rate_min_kib_s = 0
             rate_max_kib_s = 4096
             [placement]
             segment_max = "1.5T"

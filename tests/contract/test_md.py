@@ -322,7 +322,7 @@ async def test_the_rate_of_a_rebuild_and_how_far_it_is(stack: Stack) -> None:
     await stack.create(1, 2)
     md = stack.world.kernel.md
     await md.make_writable(stack.array)
-    await md.set_sync_rate(stack.array, 100)
+    await md.set_sync_rate(stack.array, 1_000, 100)
     await stack.add_legs(1)
     await md.add(stack.array, stack.legs[1], fresh=True)
     await asyncio.sleep(1)
@@ -332,7 +332,7 @@ async def test_the_rate_of_a_rebuild_and_how_far_it_is(stack: Stack) -> None:
     assert await stack.states() == [MemberState.IN_SYNC, MemberState.RECOVERING]
     assert array.sync_total_bytes == SIZE
     assert 0 <= array.sync_done_bytes < SIZE
-    await md.set_sync_rate(stack.array, 1_000_000)
+    await md.set_sync_rate(stack.array, 0, 1_000_000)
     await stack.whole()
 
 

@@ -129,6 +129,7 @@ class HeadDocument(Record):
     """Volumes of this head. A stack that is not named here must not exist."""
 
     volumes: tuple[VolumeSpec, ...] = ()
+    sync_rate_min_kib_s: int = 32_768
     sync_rate_max_kib_s: int = 200_000
 
 

@@ -144,7 +144,11 @@ def _head_document(turn: Turn, node: Node, admitted: frozenset[ExtentId]) -> Hea
         and volume.attachment.head == node.id
         and volume.attachment.state is not AttachmentState.FENCING
     ]
-    return HeadDocument(volumes=tuple(volumes), sync_rate_max_kib_s=turn.policy.sync_rate_max_kib_s)
+    return HeadDocument(
+        volumes=tuple(volumes),
+        sync_rate_min_kib_s=turn.policy.sync_rate_min_kib_s,
+        sync_rate_max_kib_s=turn.policy.sync_rate_max_kib_s,
+    )
 
 
 def _volume_spec(

@@ -30,6 +30,7 @@ class Policy:
 
     rebuild_delay_s: float = 600.0
     rebuilds_per_disk: int = 1
+    sync_rate_min_kib_s: int = 32_768
     sync_rate_max_kib_s: int = 200_000
     segment_max_bytes: int = 64 * 1024**3
     attach_timeout_s: float = 120.0

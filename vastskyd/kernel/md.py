@@ -146,12 +146,12 @@ class LinuxMd:
             f"{member} is still used by {device}",
         )
 
-    async def set_sync_rate(self, device: str, max_kib_s: int) -> None:
+    async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
-        # The minimum, 1000 KiB/s by default, would win over a lower maximum.
-        await self._write(
-            device, directory / "sync_speed_min", str(min(1000, max_kib_s)), "set rate"
-        )
+        # To md a higher minimum would win, and of its own it has 1000 KiB/s: a rebuild under load
+        # would last for weeks. It takes no minimum of 0.
+        least = max(1, min(min_kib_s, max_kib_s))
+        await self._write(device, directory / "sync_speed_min", str(least), "set rate")
         await self._write(device, directory / "sync_speed_max", str(max_kib_s), "set rate")
 
     async def stop(self, device: str) -> None:

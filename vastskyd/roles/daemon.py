@@ -180,6 +180,7 @@ def _policy(config: Config) -> Policy:
     return Policy(
         rebuild_delay_s=config.timeouts.rebuild_delay_s,
         rebuilds_per_disk=config.rebuild.per_disk,
+        sync_rate_min_kib_s=config.rebuild.rate_min_kib_s,
         sync_rate_max_kib_s=config.rebuild.rate_max_kib_s,
         segment_max_bytes=config.placement.segment_max_bytes,
     )

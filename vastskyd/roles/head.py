@@ -86,7 +86,7 @@ class HeadRole:
         self._cuts: dict[str, asyncio.Task[None]] = {}
         self._wanted_since_s: dict[tuple[VolumeId, int], float] = {}
         self._users: dict[VolumeId, tuple[str, ...]] = {}
-        self._rates: dict[str, int] = {}
+        self._rates: dict[str, tuple[int, int]] = {}
         self._problems: dict[VolumeId, str] = {}
 
     async def stop(self) -> None:
@@ -243,12 +243,12 @@ class HeadRole:
             self._cut(step.device)
 
     async def _set_rates(self, document: HeadDocument, sight: Sight) -> None:
-        rate = document.sync_rate_max_kib_s
+        rate = (document.sync_rate_min_kib_s, document.sync_rate_max_kib_s)
         arrays = {array.device for array in sight.arrays.values()}
         self._rates = {device: r for device, r in self._rates.items() if device in arrays}
         for device in sorted(arrays):
             if self._rates.get(device) != rate:
-                await self._kernel.md.set_sync_rate(device, rate)
+                await self._kernel.md.set_sync_rate(device, *rate)
                 self._rates[device] = rate
 
     # --- steps --------------------------------------------------------------------------
