@@ -6,6 +6,7 @@ the lab (VASTSKY_CONTRACT_WORLD=lab) it is the shipped unit under the real syste
 
 import asyncio
 import glob
+import importlib
 import os
 import shutil
 import socket
@@ -197,7 +198,15 @@ async def qemu_world() -> AsyncIterator[QemuWorld]:
             _detach(loops)
 
 
+def fake_world() -> AbstractAsyncContextManager[ExportsWorld]:
+    """The simulation's."""
+    # By name: a guest has no tests.sim.
+    simulated = importlib.import_module("tests.sim.contract_world")
+    made: AbstractAsyncContextManager[ExportsWorld] = simulated.make_exports_world()
+    return made
+
+
 IN_LAB = os.environ.get("VASTSKY_CONTRACT_WORLD") == "lab"
 WORLDS: dict[str, Callable[[], AbstractAsyncContextManager[ExportsWorld]]] = (
-    {"systemd": systemd_world} if IN_LAB else {"qemu": qemu_world}
+    {"systemd": systemd_world} if IN_LAB else {"qemu": qemu_world, "fake": fake_world}
 )

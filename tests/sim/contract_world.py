@@ -16,12 +16,13 @@ from tests.sim.fake_disks import DiskBlock, FakeMedia
 from tests.sim.fake_kernel import FakeHost
 from tests.sim.world import World
 from vastskyd.core.documents import Endpoint
-from vastskyd.core.errors import NotFoundError
+from vastskyd.core.errors import NotFoundError, UnreachableError
 from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption, Role
+from vastskyd.core.names import PathName
 from vastskyd.core.ondisk_layout import SLOT_OFFSETS_BYTES
 from vastskyd.core.units import GRAIN_BYTES
-from vastskyd.ports import Disks, Export, ExportServer, Kernel
+from vastskyd.ports import Disks, Export, Exports, ExportServer, Kernel
 
 SEED = 1
 HEAD = NodeId("head1")
@@ -64,8 +65,8 @@ class SimWorld:
     """A head with disks of its own for legs; each server on a host of its own, to which the disk
     that it serves is attached as well."""
 
-    def __init__(self) -> None:
-        self._world = World(SEED)
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._host = self._world.add_host(HEAD, Role.HEAD)
         ports = self._world.ports(HEAD)
         self.kernel: Kernel = ports.kernel
@@ -165,10 +166,6 @@ class SimWorld:
         finally:
             block.close(label)
 
-    def power_off(self) -> None:
-        for host in self._world.hosts.values():
-            host.power_cut()
-
 
 def _block_of(host: FakeHost, media: FakeMedia) -> DiskBlock:
     blocks = (block for block in host.kernel.blocks.values() if isinstance(block, DiskBlock))
@@ -184,13 +181,83 @@ def _show_slots(media: FakeMedia, offset_bytes: int, content: bytearray) -> None
             content[low - offset_bytes : high - offset_bytes] = slot[low - start : high - start]
 
 
+class Connection:
+    """A head's NBD device."""
+
+    def __init__(self, host: FakeHost, device: str) -> None:
+        self._host = host
+        self._device = device
+
+    async def alive(self) -> bool:
+        try:
+            await self._host.user_io(self._host.kernel.find(self._device), Bio(Op.READ, 0))
+        except (IoError, NotFoundError):
+            return False
+        return True
+
+
+class SimExportsWorld:
+    """A storage host, and the heads as hosts that connect to it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._store = world.add_host("store1", Role.STORAGE, disks=2)
+        self._connections = 0
+        self.exports: Exports = self.restarted()
+
+    def devices(self) -> tuple[str, ...]:
+        return tuple(_block_of(self._store, media).path for media in self._store.media)
+
+    def server(self, head: NodeId) -> ExportServer:
+        if head not in self._world.hosts:
+            self._world.add_host(head, Role.HEAD)
+        host = self._world.hosts[head]
+        port = PORT + list(self._world.hosts).index(head)
+        return ExportServer(head, port, host.addresses, Encryption.NONE)
+
+    async def connect(self, server: ExportServer, name: str) -> Connection | None:
+        self._connections += 1
+        nbd = self._world.ports(server.head).kernel.nbd
+        endpoint = Endpoint(network=0, address=self._store.addresses[0], port=server.port)
+        # An identifier of its own: each time a new connection is asked for.
+        path = PathName(EXPORT.extent, self._connections, 0)
+        try:
+            device = await nbd.connect(
+                path, endpoint, name, server.encryption, self._store.node, server.addresses[0]
+            )
+        except (UnreachableError, NotFoundError):
+            return None
+        return Connection(self._world.hosts[server.head], device)
+
+    def restarted(self) -> Exports:
+        self.exports = self._world.ports(self._store.name).exports
+        return self.exports
+
+    async def crash(self, head: NodeId) -> None:
+        self._store.kill_export_server(head)
+
+
 @asynccontextmanager
-async def make_world() -> AsyncIterator[SimWorld]:
+async def powered() -> AsyncIterator[World]:
+    """Ends with the power of all hosts, and nothing of them goes on."""
     before = asyncio.all_tasks()
-    world = SimWorld()
+    world = World(SEED)
     try:
         yield world
     finally:
-        world.power_off()
+        for host in world.hosts.values():
+            host.power_cut()
         if left := asyncio.all_tasks() - before - {asyncio.current_task()}:
             await asyncio.wait(left)
+
+
+@asynccontextmanager
+async def make_world() -> AsyncIterator[SimWorld]:
+    async with powered() as world:
+        yield SimWorld(world)
+
+
+@asynccontextmanager
+async def make_exports_world() -> AsyncIterator[SimExportsWorld]:
+    async with powered() as world:
+        yield SimExportsWorld(world)

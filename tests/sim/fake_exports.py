@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.blocks import Block
 from tests.sim.faults import Door
-from vastskyd.core.errors import ConflictError, DeviceError
+from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
 from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.ports import Export, ExportServer
@@ -105,7 +105,10 @@ class FakeExports:
             server = self._host.servers.get(export.head)
             if server is None:
                 raise DeviceError(f"no export server runs for {export.head}")
-            block = self._kernel.find(device)
+            try:
+                block = self._kernel.find(device)
+            except NotFoundError as error:  # QEMU has one class of errors
+                raise DeviceError(f"could not open {device}") from error
             server.exports[export.extent] = Served(self._host, export, block)
 
     async def remove(self, head: NodeId, extent: ExtentId) -> None:
