@@ -67,6 +67,7 @@ class FakeArray(Block):
         self.copies = copies
         self.grain_count = grains(size_bytes)
         self.members: list[Member] = []
+        self.running = True
         self.events = 0
         self.clean = True
         self.writable = False
@@ -301,8 +302,18 @@ class FakeArray(Block):
         self._rate_changed.fire()
 
     def start_sync(self) -> None:
+        """What is to be copied shows at once: nobody may take the array for whole before."""
         if self.writable and (self._sync_task is None or self._sync_task.done()):
+            if self.need_resync:
+                self._begin("resync")
+            elif self._recovering():
+                self._begin("recover")
             self._sync_task = self.kernel.spawn(self._sync())
+
+    def _begin(self, action: str) -> None:
+        """The total is the array's size, however little of it the bitmap calls for."""
+        self.sync_action = action
+        self.sync_done, self.sync_total = 0, self.size_bytes
 
     async def _sync(self) -> None:
         while True:
@@ -334,10 +345,10 @@ class FakeArray(Block):
 
     async def _copy(self, action: str, mask: int, targets: Callable[[], list[Member]]) -> bool:
         """False: nothing is left to read from."""
-        self.sync_action = action
-        self.sync_done, self.sync_total = 0, mask.bit_count() * GRAIN_BYTES
+        self._begin(action)
         self.kernel.notify()
         for grain in range(self.grain_count):
+            self.sync_done = grain * GRAIN_BYTES
             if not mask >> grain & 1:
                 continue
             receivers = [m for m in targets() if m.state is not MemberState.FAULTY]
@@ -356,7 +367,6 @@ class FakeArray(Block):
                 await self.flush_supers()
                 if action == "resync":
                     self.need_resync &= ~(1 << grain)
-            self.sync_done += GRAIN_BYTES
             await self._pace()
         return True
 
@@ -392,6 +402,8 @@ class FakeArray(Block):
             await self.flush_supers()
             await self._clear_bits()
             await self.flush_supers()
-        for member in list(self.members):
+        self.running = False
+        for member in list(self.members):  # one after the other, for all to see
+            await self.kernel.latency()
             self.members.remove(member)
             member.block.close(self.label)
