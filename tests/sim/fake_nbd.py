@@ -28,7 +28,7 @@ DEAD_CONNECTION_S = 1.0
 
 class NbdBlock(Block):
     """`alive` until the link was seen dead; `failed` once its I/O fails; `connected` until
-    disconnected: then it only keeps its number while somebody has it open."""
+    disconnected: then it is only shown, as long as somebody has it open."""
 
     def __init__(
         self, host: "FakeHost", name: str, path_name: PathName, served: "Served", network: int
@@ -128,7 +128,7 @@ class FakeNbd:
             return tuple(
                 NbdDevice(block.path, block.path_name, block.alive)
                 for block in self._kernel.blocks.values()
-                if isinstance(block, NbdBlock) and block.connected
+                if isinstance(block, NbdBlock)
             )
 
     async def connect(
