@@ -31,6 +31,13 @@ class MultipathTable:
     paths: tuple[Block, ...]
     holds: bool = True
     failed: dict[str, None] = field(default_factory=dict)
+    turn: int = 0
+
+    def next_path(self) -> Block | None:
+        """The good ones in turn, as the kernel's selectors have it: a dead one is met soon."""
+        good = [path for path in self.paths if path.name not in self.failed]
+        self.turn += 1
+        return good[self.turn % len(good)] if good else None
 
 
 class ErrorTable:
@@ -82,7 +89,7 @@ class DmBlock(Block):
                 return await self._linear(table, bio)
             if isinstance(table, ErrorTable):
                 raise IoError(f"{self.dm_name}: error table")
-            path = next((p for p in table.paths if p.name not in table.failed), None)
+            path = table.next_path()
             if path is None:
                 if not table.holds:
                     raise IoError(f"{self.dm_name}: no path")
