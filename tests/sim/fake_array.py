@@ -67,7 +67,6 @@ class FakeArray(Block):
         self.copies = copies
         self.grain_count = grains(size_bytes)
         self.members: list[Member] = []
-        self.running = True
         self.events = 0
         self.clean = True
         self.writable = False
@@ -402,8 +401,6 @@ class FakeArray(Block):
             await self.flush_supers()
             await self._clear_bits()
             await self.flush_supers()
-        self.running = False
-        for member in list(self.members):  # one after the other, for all to see
-            await self.kernel.latency()
+        for member in list(self.members):
             self.members.remove(member)
             member.block.close(self.label)
