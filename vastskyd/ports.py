@@ -109,12 +109,15 @@ class MdMember:
 
 @dataclass(frozen=True)
 class MdArray:
-    """`uuid` as 32 hex digits. `read_only`: not yet switched to writing. `sync_action` as the
-    kernel's word; `sync_done_bytes` of `sync_total_bytes` when not idle."""
+    """`uuid` as 32 hex digits. Not `running`: being put together or taken apart, or left so by
+    whoever did it; then members that are missing say nothing. `read_only`: not yet switched to
+    writing. `sync_action` as the kernel's word; `sync_done_bytes` of `sync_total_bytes` when not
+    idle."""
 
     device: str
     uuid: str
     members: tuple[MdMember, ...]
+    running: bool
     raid_devices: int
     read_only: bool
     sync_action: str

@@ -1,6 +1,7 @@
 """Md's contract."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
@@ -354,6 +355,27 @@ async def test_an_array_in_use_is_not_stopped(stack: Stack) -> None:
             await md.stop(stack.array)
     await md.stop(stack.array)
     assert await md.arrays() == ()
+
+
+async def test_no_member_is_missing_from_an_array_that_runs(stack: Stack) -> None:
+    md = stack.world.kernel.md
+
+    async def watched(change: Awaitable[object]) -> None:
+        task = asyncio.ensure_future(change)
+        while not task.done():
+            for array in await md.arrays():
+                assert len(array.members) == 3 or not array.running
+            await asyncio.sleep(0.001)
+        await task
+
+    await watched(stack.create(3, 3))
+    for _ in range(3):
+        await watched(md.stop(stack.array))
+        assert await md.arrays() == ()
+        await watched(stack.assemble(0, 1, 2))
+    array = await stack.shown()
+    assert array is not None
+    assert array.running
 
 
 async def test_a_failed_leg_is_a_change(stack: Stack) -> None:

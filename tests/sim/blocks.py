@@ -145,6 +145,10 @@ class KernelState:
     async def latency(self) -> None:
         await asyncio.sleep(self.rng.uniform(0.0002, 0.002))
 
+    async def rcu_grace(self) -> None:
+        """What md waits for at each member that it takes in or lets go of."""
+        await asyncio.sleep(self.rng.uniform(0.005, 0.05))
+
     def die(self) -> None:
         self.dead = True
         for task in list(self._tasks):

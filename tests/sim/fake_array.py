@@ -67,6 +67,7 @@ class FakeArray(Block):
         self.copies = copies
         self.grain_count = grains(size_bytes)
         self.members: list[Member] = []
+        self.running = True
         self.events = 0
         self.clean = True
         self.writable = False
@@ -401,6 +402,7 @@ class FakeArray(Block):
             await self.flush_supers()
             await self._clear_bits()
             await self.flush_supers()
-        for member in list(self.members):
-            self.members.remove(member)
-            member.block.close(self.label)
+        self.running = False
+        while self.members:  # one after the other, for all to see
+            self.members.pop(0).block.close(self.label)
+            await self.kernel.rcu_grace()

@@ -40,7 +40,7 @@ class FakeMd:
         return tuple(b for b in self._kernel.blocks.values() if isinstance(b, FakeArray))
 
     def _by_uuid(self, uuid: str) -> FakeArray | None:
-        return next((array for array in self._all() if array.uuid == uuid), None)
+        return next((one for one in self._all() if one.uuid == uuid and one.running), None)
 
     def _array(self, device: str) -> FakeArray:
         block = self._kernel.find(device)
@@ -129,7 +129,12 @@ class FakeMd:
         array.events_cleared = bitmap.events_cleared
         array.need_resync = 0 if freshest.clean else bitmap.bits
         slots = dict(freshest.roles)
+        array.running = False
+        self._kernel.blocks[array.name] = array
         for leg in accepted:
+            await self._kernel.rcu_grace()
+            if self._kernel.blocks.get(array.name) is not array:
+                raise DeviceError(f"{name}: {array.name} was stopped while it was put together")
             todo = bitmap.bits if leg.super.by_bitmap else array.all_bits()
             state = MemberState.RECOVERING if leg.super.recovering else MemberState.IN_SYNC
             array.join(
@@ -138,7 +143,8 @@ class FakeMd:
                     todo if leg.super.recovering else 0, leg.super.by_bitmap,
                 )
             )  # fmt: skip
-        self._kernel.blocks[array.name] = array
+        array.running = True
+        self._kernel.notify()
         return array.path
 
     async def superblock(self, leg: str) -> Superblock | None:
@@ -293,6 +299,7 @@ def _describe(array: FakeArray) -> MdArray:
         device=array.path,
         uuid=array.uuid,
         members=tuple(MdMember(m.block.name, m.state) for m in array.members),
+        running=array.running,
         raid_devices=array.copies,
         read_only=not array.writable,
         sync_action=array.sync_action,

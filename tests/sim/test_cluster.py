@@ -52,6 +52,21 @@ def test_from_disks_to_a_volume_and_back(shape: Shape, copies: int) -> None:
     simulate(body, lambda: SimCluster(1, shape))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_array_that_is_put_together_or_taken_apart_has_lost_nothing(seed: int) -> None:
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(copies=3)
+        for number in range(20):
+            head = cluster.heads[number % 2]
+            await cluster.attach(head=head)
+            await cluster.checker.write(head, "v", number)
+            await cluster.detach()
+        assert not {"leg-lost", "leg-in-sync"} & set(await cluster.events())
+        assert await cluster.redundant()
+
+    simulate(body, lambda: SimCluster(seed))
+
+
 def writing(cluster: SimCluster, head: str, grains: int = 40) -> None:
     task = cluster.spawn(cluster.checker.keep_writing(head, "v", grains, 0.2))
     cluster.checker.tasks.append(task)

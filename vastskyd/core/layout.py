@@ -248,6 +248,10 @@ def _build_array(
     if segment.array is not None:
         _fill_array(draft, spec, segment, segment.array, sight)
         return
+    half_made = sight.arrays.get((spec.id, segment.spec.index))
+    if half_made is not None:
+        draft.steps.append(StopArray(half_made.device))
+        return
     # Nobody writes to what is not built. A program that builds it may hang on what is held.
     for leg in segment.spec.legs:
         held = sight.legs.get(leg.extent)

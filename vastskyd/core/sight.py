@@ -49,10 +49,13 @@ class SeenMember:
 
 @dataclass(frozen=True)
 class SeenArray:
+    """One that is not `running` is half put together or half taken apart."""
+
     device: str
     volume: VolumeId
     segment: int
     members: Mapping[str, SeenMember]
+    running: bool
     read_only: bool
     sync_done_bytes: int
     sync_total_bytes: int
@@ -117,7 +120,7 @@ def kernel_name(device: str) -> str:
 
 @dataclass(frozen=True)
 class SegmentSight:
-    """One wanted segment beside what is there of it."""
+    """One wanted segment beside what is there of it. `array`: if it runs."""
 
     spec: SegmentSpec
     array: SeenArray | None
@@ -144,6 +147,8 @@ def look_at_segment(
     volume: VolumeSpec, spec: SegmentSpec, sight: Sight, trouble: Mapping[ExtentId, Trouble]
 ) -> SegmentSight:
     array = sight.arrays.get((volume.id, spec.index))
+    if array is not None and not array.running:
+        array = None
     facts = {}
     for leg in spec.legs:
         seen = sight.legs.get(leg.extent)

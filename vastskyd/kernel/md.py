@@ -168,7 +168,7 @@ class LinuxMd:
             raise BusyError(f"{device} is in use: {what}") from error
 
     async def _with_uuid(self, uuid: str) -> MdArray | None:
-        return next((one for one in await self.arrays() if one.uuid == uuid), None)
+        return next((one for one in await self.arrays() if one.uuid == uuid and one.running), None)
 
     async def _member(self, array: str, member: str) -> MemberState | None:
         found = await threads.call(

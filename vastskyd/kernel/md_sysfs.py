@@ -10,6 +10,7 @@ from vastskyd.kernel import sysfs
 from vastskyd.ports import MdArray, MdMember, MemberState
 
 READ_ONLY = ("readonly", "read-auto")
+_NOT_RUNNING = ("clear", "inactive")
 
 
 def directory(kernel_name: str) -> Path:
@@ -32,18 +33,21 @@ def array(kernel_name: str) -> MdArray | None:
     The UUID is that of the volume and segment whose legs the members are: no I/O, and true
     even when no leg can be read. An array of other people's devices has none of these.
     """
-    state = sysfs.attribute(directory(kernel_name) / "array_state")
-    if state is None or state == "clear":
+    before = sysfs.attribute(directory(kernel_name) / "array_state")
+    if before is None or before == "clear":
         return None
     members = _members(kernel_name)
     leg = _leg(members)
     if leg is None:
         return None
+    # Members go one after the other, but only when the array no longer runs; and come so before.
+    state = sysfs.attribute(directory(kernel_name) / "array_state") or "clear"
     done, total = sync_progress(sysfs.attribute(directory(kernel_name) / "sync_completed") or "")
     return MdArray(
         device=f"/dev/{kernel_name}",
         uuid=names.array_uuid(leg.volume, leg.segment),
         members=members,
+        running=before not in _NOT_RUNNING and state not in _NOT_RUNNING,
         raid_devices=_number(sysfs.attribute(directory(kernel_name) / "raid_disks")),
         read_only=state in READ_ONLY,
         sync_action=sysfs.attribute(directory(kernel_name) / "sync_action") or "idle",

@@ -244,7 +244,7 @@ class HeadRole:
 
     async def _set_rates(self, document: HeadDocument, sight: Sight) -> None:
         rate = (document.sync_rate_min_kib_s, document.sync_rate_max_kib_s)
-        arrays = {array.device for array in sight.arrays.values()}
+        arrays = {array.device for array in sight.arrays.values() if array.running}
         self._rates = {device: r for device, r in self._rates.items() if device in arrays}
         for device in sorted(arrays):
             if self._rates.get(device) != rate:

@@ -87,6 +87,7 @@ def _array(volume: VolumeId, segment: int, array: MdArray) -> SeenArray:
         volume,
         segment,
         members,
+        array.running,
         array.read_only,
         array.sync_done_bytes,
         array.sync_total_bytes,

@@ -148,7 +148,9 @@ async def accept_stream(
             ssl_shutdown_timeout=limits.close_s,
         )
     except OSError as error:
-        raise UnreachableError(f"no TLS handshake: {error}") from error
+        # asyncio: a peer that just goes away is an error without words.
+        why = str(error) or "the connection was closed"
+        raise UnreachableError(f"no TLS handshake: {why}") from error
     return FrameStream(reader, asyncio.StreamWriter(transport, protocol, reader, loop), limits)
 
 
