@@ -14,6 +14,7 @@ from tests.lab.guest import Disk, Guest, Result
 from tests.lab.lab import Lab
 from vastskyd.core import api
 from vastskyd.core.model import Record
+from vastskyd.dbus.methods import BUS_NAME, BY_NAME, INTERFACE, PATH
 
 MIB = 1 << 20
 HERE = Path(__file__).parent
@@ -80,6 +81,19 @@ class Hosts:
         said = self.lab[host].run(f"vastskyctl {words} --json", timeout_s).stdout
         return msgspec.json.decode(said, type=answer)
 
+    def look(self, answer: type[A], method: str, *arguments: str, host: str = MANAGER) -> A:
+        """The same by busctl, for who asks again and again: it starts ten times as fast."""
+        known = BY_NAME[method]
+        call = f"busctl --json=short --timeout=60 call {BUS_NAME} {PATH} {INTERFACE} {method}"
+        command = f"{call} {known.in_signature} {shlex.join([*arguments, '0'])}"
+        said = json.loads(self.lab[host].run(command, 70).stdout)
+        found = known.read_answer(_bare(said["data"]))
+        if known.one_of:  # an answer of one element, in its list
+            (found,) = msgspec.structs.astuple(found)[0]
+        if not isinstance(found, answer):
+            raise TypeError(f"{method} gives {type(found).__name__}")
+        return found
+
     def type(self, words: str, host: str = MANAGER, timeout_s: float = 60) -> None:
         """What a person types and sees."""
         self.shell(f"vastskyctl {words}", host, timeout_s)
@@ -104,17 +118,16 @@ class Hosts:
         self.each(join, [*self.stores, *self.heads[1:]])
 
     def online(self) -> int:
-        return self.ask(api.ClusterStatus, "status").nodes_online
+        return self.look(api.ClusterStatus, "Status").nodes_online
 
     def disks(self) -> list[api.DiskView]:
         """Those that are enrolled."""
-        return list(self.ask(api.DiskList, "disk list").disks)
+        return [disk for disk in self.look(api.DiskList, "ListDisks").disks if disk.id]
 
     def offered(self) -> list[api.DiskView]:
-        found = self.ask(api.DiskList, "disk list --all").disks
         return [
             disk
-            for disk in found
+            for disk in self.look(api.DiskList, "ListDisks").disks
             if not disk.id and disk.node in self.stores and "nvme" in disk.path
         ]
 
@@ -122,7 +135,7 @@ class Hosts:
         return {disk.id: disk.free_bytes for disk in self.disks()}
 
     def volume(self, name: str) -> api.VolumeView:
-        return self.ask(api.VolumeView, f"volume show {name}")
+        return self.look(api.VolumeView, "GetVolume", name)
 
     # --- the writer and the evidence
 
@@ -167,3 +180,14 @@ class Hosts:
                 said = guest.run("journalctl -b --no-pager -n 2000", 30, check=False).stdout
                 (directory / f"{name}.journal").write_text(said)
             (directory / f"{name}.console").write_text(guest.console())
+
+
+def _bare(value: Any) -> Any:
+    """busctl's JSON without the signature that it puts beside each value."""
+    if isinstance(value, dict):
+        if value.keys() == {"type", "data"}:
+            return _bare(value["data"])
+        return {key: _bare(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_bare(item) for item in value]
+    return value
