@@ -127,7 +127,8 @@ class MdArray:
 
 @dataclass(frozen=True)
 class Superblock:
-    """What md's superblock on a leg says. `resync_pending`: the array was not stopped cleanly."""
+    """What md's superblock on a leg says. `events` grows with each change of the array's state;
+    `in_array`: by its own word the leg has a place in the array, and has not failed."""
 
     array_uuid: str
     events: int
