@@ -131,6 +131,9 @@ class Chaos:
             for healed in [entry for entry in active if entry[0] <= time.monotonic()]:
                 active.remove(healed)
                 self.heal(healed[1])
+            for name in list(self.interrupted):
+                if self.writers[name].guest.is_running:
+                    self.resume(name)
             fault = self.choose(storage=self.random.random() < STORAGE_SHARE)
             hosts = {other.host for _, other in active}
             if len(active) < RUDE_MOST and fault.host not in hosts:
@@ -161,14 +164,20 @@ class Chaos:
         )
         for name, writer in self.writers.items():
             self.cluster.attached(name, BACK_LIMIT_S)
-            if name in self.interrupted:
-                writer.verify()
-                self.interrupted.remove(name)
-                writer.begin()
+            writer.verify()
+            self.resume(name)
             writer.goes_on(10, BACK_LIMIT_S)
             self.cluster.healthy(name, limit_s=BACK_LIMIT_S)
         stalls = {name: writer.stall() for name, writer in self.writers.items()}
         self.say("  good; longest waits " + ", ".join(f"{n} {s:.1f} s" for n, s in stalls.items()))
+
+    def resume(self, name: str) -> None:
+        """The writer goes on, if its head lost its power and has the volume again."""
+        writer = self.writers[name]
+        there = f"test -b /dev/vastsky/{name}"
+        if name in self.interrupted and writer.guest.run(there, check=False).exit == 0:
+            self.interrupted.remove(name)
+            writer.begin()
 
     # --- faults
 

@@ -84,6 +84,12 @@ def open_target(path: Path, flags: int) -> tuple[int, int]:
     return target, os.lseek(target, 0, os.SEEK_END)
 
 
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
 def write(arguments: argparse.Namespace) -> int:
     """Write until the stop file is there. An error ends it: there must be none.
 
@@ -101,6 +107,7 @@ def write(arguments: argparse.Namespace) -> int:
         number = max((noted + 1 for noted, _, _ in read_notes(arguments.notes)), default=0)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DSYNC
     notes = os.open(arguments.notes, flags, 0o600)
+    sync_directory(arguments.notes.parent)  # its name, too, must outlast a power cut
     while not arguments.stop.exists():
         aligned[:] = make_block(number)
         offset = slot_offset(slot_of(number, arguments.slots), arguments.slots, target_bytes)
