@@ -195,6 +195,8 @@ class HeadRole:
                 else:
                     await self._effect(step)
                     acted = True
+                if isinstance(step, CreateArray | AssembleArray):
+                    self._rates.clear()  # it may have the name of one that was there before
         except VastskyError as error:
             if self._problems.get(volume) != error.message:
                 log.error("volume %s: %s", volume, error.message)
