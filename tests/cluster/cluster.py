@@ -209,9 +209,7 @@ class Cluster:
 
     def leftovers(self) -> dict[str, list[str]]:
         """What is there of any volume, by host."""
-        found = self.hosts.each(
-            lambda guest: self.hosts.evidence(guest.name, "leftovers"), self.all
-        )
+        found = self.hosts.each(lambda guest: self.hosts.leftovers(guest.name), self.all)
         return {name: what for name, what in found.items() if what}
 
     def clean(self, limit_s: float = 60, besides: dict[str, list[str]] | None = None) -> None:
@@ -230,7 +228,7 @@ class Cluster:
 
     def delete_all(self) -> None:
         """What a test that failed has left."""
-        for view in self.hosts.ask(api.VolumeList, "volume list").volumes:
+        for view in self.hosts.look(api.VolumeList, "ListVolumes").volumes:
             for head in self.hosts.heads:
                 self.lab[head].run(
                     "pkill -KILL -f '[w]riter.py write'; systemctl stop opener;"
@@ -292,8 +290,14 @@ def make_cluster(
     cluster.online()
     count = len(stores) * len(DISKS)
     eventually("all disks are offered", lambda: len(hosts.offered()) == count, 60)
-    for disk in hosts.offered():
-        cluster.ctl(f"disk enrol {disk.node} {disk.path} --no-wait")
+    offered = hosts.offered()
+
+    def enrol(guest: Guest) -> None:
+        for disk in offered:
+            if disk.node == guest.name:
+                guest.run(f"vastskyctl disk enrol {disk.path} --no-wait", 60)
+
+    hosts.each(enrol, stores)
     eventually(
         "all disks are enrolled",
         lambda: [disk.state for disk in hosts.disks()] == ["online"] * count,

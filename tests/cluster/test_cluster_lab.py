@@ -97,7 +97,7 @@ def test_a_daemon_killed_half_way_through_an_attach(cluster: Cluster, victim: st
     print(f"seed {seed}")
     moments = random.Random(seed)
     cluster.ctl("volume create killed 96M")
-    for _ in range(3):
+    for _ in range(2):
         cluster.ctl("volume attach killed head2 --no-wait")
         time.sleep(moments.uniform(0, LATEST_KILL_S))
         cluster.kill_daemon(victim)

@@ -275,7 +275,7 @@ class Demo:
             left: dict[str, list[str]] = {}
 
             def clean() -> bool:
-                found = self.hosts.each(lambda g: self.hosts.evidence(g.name, "leftovers"), names)
+                found = self.hosts.each(lambda g: self.hosts.leftovers(g.name), names)
                 left.clear()
                 left.update({name: what for name, what in found.items() if what})
                 return not left

@@ -8,7 +8,6 @@ import hashlib
 import json
 import mmap
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -83,40 +82,16 @@ def read_range(device: str, offset: int, size: int) -> dict[str, object]:
     return {"digests": digests, "blocks": blocks}
 
 
-def leftovers() -> list[str]:
-    """All that a volume could have left behind on this host."""
-    found = []
-    for path in sorted(BLOCK.iterdir()):
-        if text(path / "dm" / "uuid").startswith("VASTSKY-"):
-            found.append(f"device-mapper device {text(path / 'dm' / 'name')}")
-        elif path.name.startswith("md") and text(path / "md" / "array_state") not in ("", "clear"):
-            found.append(f"array {path.name}")
-        elif path.name.startswith("nbd") and text(path / "pid"):
-            found.append(f"connected {path.name}")
-    listed = subprocess.run(
-        ["systemctl", "list-units", "--all", "--plain", "--no-legend", "vastsky-export@*"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    found += [f"unit {line.split()[0]}" for line in listed.stdout.splitlines()]
-    found += [f"link {path}" for path in Path("/dev/vastsky").glob("*")]
-    return found
-
-
 def main() -> int:
     top = argparse.ArgumentParser(description=__doc__)
-    top.add_argument("what", choices=["legs", "scan", "leftovers"])
+    top.add_argument("what", choices=["legs", "scan"])
     top.add_argument("extents", nargs="*")
     arguments = top.parse_args()
     match arguments.what:
         case "legs":
             print(json.dumps(legs()))
-        case "scan":
-            print(json.dumps(scan(arguments.extents)))
         case _:
-            print(json.dumps(leftovers()))
+            print(json.dumps(scan(arguments.extents)))
     return 0
 
 

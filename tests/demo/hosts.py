@@ -29,6 +29,14 @@ STOP = f"{PROGRAMS}/stop"
 SLOTS = 2048
 WRITER_LIMIT_S = 900
 
+# By the shell: it is asked often, and Python takes a second to start in an emulated guest.
+LEFTOVERS = """\
+cat /sys/block/*/dm/uuid 2>/dev/null | grep ^VASTSKY-
+grep -Hv '^clear$' /sys/block/md*/md/array_state 2>/dev/null
+ls -d /sys/block/nbd*/pid /dev/vastsky/* 2>/dev/null
+systemctl list-units --all --plain --no-legend 'vastsky-export@*'
+"""
+
 A = TypeVar("A", bound=Record)
 
 
@@ -166,6 +174,10 @@ class Hosts:
             self.lab[host].run(command, timeout_s=180)  # says what is wrong
         answer: dict[str, Any] = json.loads(result.stdout)
         return answer
+
+    def leftovers(self, host: str) -> list[str]:
+        """All that a volume could have left behind there, and what is there of volumes."""
+        return self.lab[host].run(LEFTOVERS).stdout.splitlines()
 
     def evidence(self, host: str, *words: str, timeout_s: float = 180) -> Any:
         command = f"python3 {PROGRAMS}/evidence.py {shlex.join(words)}"

@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from vastskyd.wire.ca import DH_GROUP_PEM, DH_PARAMETERS
+
 
 def _key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
@@ -23,6 +25,7 @@ class Authority:
         self._key = _key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
         self._write("ca-cert.pem", self._sign("ca", self._key, ca=True))
+        self._write(DH_PARAMETERS, DH_GROUP_PEM.encode())
 
     def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> bytes:
         now = datetime.datetime.now(datetime.timezone.utc)  # noqa: UP017

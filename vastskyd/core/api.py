@@ -220,6 +220,8 @@ class DiskView(Record):
 
 
 class LegView(Record):
+    """`done_bytes` of `total_bytes` while it is being filled; else both are 0."""
+
     node: NodeId
     disk_path: str
     state: LegState

@@ -19,7 +19,7 @@ from vastskyd.core.api import (
     VolumeList,
     VolumeView,
 )
-from vastskyd.core.documents import LegFact
+from vastskyd.core.documents import LegCondition, LegFact
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.health import (
     Health,
@@ -177,6 +177,7 @@ def _volume(turn: Turn, volume: Volume) -> VolumeView:
 def _leg(turn: Turn, segment: Segment, leg: Leg, facts: dict[ExtentId, LegFact]) -> LegView:
     disk = turn.draft.disk_of(leg.extent)
     fact = facts.get(leg.extent)
+    filling = fact is not None and fact.condition is LegCondition.RECOVERING
     return LegView(
         node=disk.node if disk is not None else turn.draft.the_cluster().manager,
         disk_path=disk.path if disk is not None else "",
@@ -184,7 +185,7 @@ def _leg(turn: Turn, segment: Segment, leg: Leg, facts: dict[ExtentId, LegFact])
         condition="" if fact is None else fact.condition.value,
         reachable=reachable(turn, leg.extent),
         done_bytes=0 if fact is None else fact.done_bytes,
-        total_bytes=segment.length_bytes,
+        total_bytes=segment.length_bytes if filling else 0,
     )
 
 

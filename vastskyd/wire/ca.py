@@ -34,7 +34,7 @@ _CLIENT_LINKS: Final = (("client-cert.pem", NODE_CERT), ("client-key.pem", NODE_
 DH_PARAMETERS: Final = "dh-params.pem"
 # The group ffdhe2048 of RFC 7919. qemu-storage-daemon makes parameters of its own at each start
 # if it finds none, which takes seconds; TLS 1.3 with our certificates uses neither.
-_FFDHE2048: Final = """\
+DH_GROUP_PEM: Final = """\
 -----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
 +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
@@ -146,7 +146,7 @@ class NodeKey:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_private(directory / CA_CERT, certificate_pem(ca))
         _write_private(directory / NODE_KEY, key_pem(self.key))
-        _write_private(directory / DH_PARAMETERS, _FFDHE2048)
+        _write_private(directory / DH_PARAMETERS, DH_GROUP_PEM)
         _write_private(directory / NODE_CERT, certificate_pem(certificate))
         for link, target in _CLIENT_LINKS:
             _link(directory / link, target)
