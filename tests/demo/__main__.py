@@ -26,12 +26,13 @@ DEVICE = f"/dev/vastsky/{VOLUME}"
 FOLDER = "/srv/data"
 BLOCKS = f"{FOLDER}/blocks"
 VICTIM = "store2"
+BLOCKS_BEFORE = BLOCKS_AFTER = 100
 LOGS = Path("build/demo")
 
 SETTINGS = """\
 # Most hosts come back within minutes, and vastskyd waits for them; a demo does not.
 [timeouts]
-rebuild_delay_s = 15
+rebuild_delay_s = 10
 """
 
 
@@ -133,12 +134,12 @@ class Demo:
         size = self.arguments.volume_mib * 3 // 4 * MIB
         writing = self.hosts.start_writer("head1", BLOCKS, size)
         with self.narrator.step(f"A program writes checksummed blocks; {VICTIM} loses its power"):
-            self.await_writes(writing, 200)
+            self.await_writes(writing, BLOCKS_BEFORE)
             before = self.hosts.written("head1")
             self.narrator.line(f"{before['acknowledged']:.0f} blocks acknowledged so far")
             self.hosts.lab[VICTIM].kill()
             self.narrator.line(f"{VICTIM} is off")
-            self.await_writes(writing, before["acknowledged"] + 200)
+            self.await_writes(writing, before["acknowledged"] + BLOCKS_AFTER)
             stall = self.hosts.written("head1")["longest_stall_s"]
             self.narrator.line(f"the program writes on; its longest wait was {stall:.1f} s")
         self.see_repair(writing)
@@ -176,7 +177,7 @@ class Demo:
     def rebuilds(self) -> list[Job]:
         return [
             job
-            for job in self.hosts.ask(api.JobList, "job list").jobs
+            for job in self.hosts.look(api.JobList, "ListJobs").jobs
             if job.kind is JobKind.REBUILD
         ]
 
@@ -294,8 +295,8 @@ def arguments_of(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--deb", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--encryption", choices=["tls", "none"], default="tls",
                         help="of the data path (default: tls)")  # fmt: skip
-    parser.add_argument("--disk-mib", type=int, default=96, help="size of each of the six disks")
-    parser.add_argument("--volume-mib", type=int, default=128, help="size of the volume")
+    parser.add_argument("--disk-mib", type=int, default=64, help="size of each of the six disks")
+    parser.add_argument("--volume-mib", type=int, default=80, help="size of the volume")
     return parser.parse_args(words)
 
 
