@@ -279,8 +279,7 @@ def make_cluster(
 ) -> Cluster:
     """Brings the lab up and makes a cluster of it."""
     hosts = Hosts(lab, Narrator(), heads, stores)
-    hosts.up(disk_mib, deb)
-    hosts.configure(SETTINGS.format(rebuild_delay_s=rebuild_delay_s))
+    hosts.up(disk_mib, deb, SETTINGS.format(rebuild_delay_s=rebuild_delay_s))
     cluster = Cluster(lab, hosts)
     cluster.ctl(
         f"cluster init --name lab --data-encryption {encryption} --role manager --role head"

@@ -26,6 +26,7 @@ DEVICE = f"/dev/vastsky/{VOLUME}"
 FOLDER = "/srv/data"
 BLOCKS = f"{FOLDER}/blocks"
 VICTIM = "store2"
+TERMINAL = "head2"
 BLOCKS_BEFORE = BLOCKS_AFTER = 100
 LOGS = Path("build/demo")
 
@@ -63,8 +64,7 @@ class Demo:
 
     def bring_up(self) -> None:
         with self.narrator.step("Five hosts with real kernels, and the package on each"):
-            self.hosts.up(self.arguments.disk_mib, self.arguments.deb)
-            self.hosts.configure(SETTINGS)
+            self.hosts.up(self.arguments.disk_mib, self.arguments.deb, SETTINGS)
             disks = f"{len(DISKS)} disks of {self.arguments.disk_mib} MiB each"
             self.narrator.line(f"{', '.join(HEADS)}; {', '.join(STORES)} with {disks}")
 
@@ -79,6 +79,8 @@ class Demo:
             hosts.join_all()
             for name in (*STORES, "head2"):
                 self.narrator.line(f"{name}# vastskyctl join TOKEN {hosts.addresses(name)}")
+            # The program will write on the manager's host: emulated, it is busy enough with that.
+            hosts.terminal = TERMINAL
             wait_until("all five hosts are online", lambda: self.hosts.online() == 5, 60)
             hosts.type("node list")
 
@@ -89,12 +91,12 @@ class Demo:
             offered = hosts.offered()
             for disk in offered:
                 require(not disk.message, f"{disk.path} of {disk.node}: {disk.message}")
-                self.narrator.line(f"{disk.node}# vastskyctl disk enrol {disk.path}")
+                self.narrator.line(f"{disk.node}# vastskyctl disk enrol {disk.path} --no-wait")
 
             def enrol(guest: Guest) -> None:
                 for disk in offered:
                     if disk.node == guest.name:
-                        guest.run(f"vastskyctl disk enrol {disk.path}", 90)
+                        guest.run(f"vastskyctl disk enrol {disk.path} --no-wait", 60)
 
             hosts.each(enrol, STORES)
             wait_until("all disks are enrolled", self.all_enrolled, 90)

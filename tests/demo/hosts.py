@@ -53,27 +53,29 @@ class Hosts:
         self.lab = lab
         self.heads = heads
         self.stores = stores
+        self.terminal = MANAGER
+        """Where the operator sits, once the cluster is made: any of its hosts will do."""
         self._narrator = narrator
 
-    def up(self, disk_mib: int, deb: Path) -> None:
-        """All hosts, each with the package installed and vastskyd started by it."""
+    def up(self, disk_mib: int, deb: Path, settings: str) -> None:
+        """All hosts, each with the package installed and vastskyd started by it; the settings are
+        the manager's, who decides by them."""
         plan: dict[str, list[Disk]] = {name: [] for name in self.heads}
         plan |= {name: [Disk(disk, disk_mib * MIB) for disk in DISKS] for name in self.stores}
-        self.lab.up(plan, debs=[deb])
-        self.each(self.put_programs)
+
+        def prepare(guest: Guest) -> None:
+            self.put_programs(guest)
+            if guest.name == MANAGER:
+                guest.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
+                guest.put("/etc/vastsky/vastskyd.toml.d/lab.toml", settings.encode())
+
+        self.lab.up(plan, debs=[deb], prepare=prepare)
 
     def put_programs(self, guest: Guest) -> None:
         """After each boot: they are on a tmpfs."""
         guest.run(f"mkdir -p {PROGRAMS}")
         for name in ("writer.py", "evidence.py"):
             guest.put(f"{PROGRAMS}/{name}", (HERE / name).read_bytes())
-
-    def configure(self, settings: str) -> None:
-        """The manager's settings: what it decides by is what the demo changes."""
-        manager = self.lab[MANAGER]
-        manager.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
-        manager.put("/etc/vastsky/vastskyd.toml.d/demo.toml", settings.encode())
-        manager.run("systemctl restart vastskyd", 60)
 
     def each(self, work: Any, names: Iterable[str] = ()) -> dict[str, Any]:
         return self.lab.each(work, names)
@@ -89,12 +91,12 @@ class Hosts:
         said = self.lab[host].run(f"vastskyctl {words} --json", timeout_s).stdout
         return msgspec.json.decode(said, type=answer)
 
-    def look(self, answer: type[A], method: str, *arguments: str, host: str = MANAGER) -> A:
+    def look(self, answer: type[A], method: str, *arguments: str) -> A:
         """The same by busctl, for who asks again and again: it starts ten times as fast."""
         known = BY_NAME[method]
         call = f"busctl --json=short --timeout=60 call {BUS_NAME} {PATH} {INTERFACE} {method}"
         command = f"{call} {known.in_signature} {shlex.join([*arguments, '0'])}"
-        said = json.loads(self.lab[host].run(command, 70).stdout)
+        said = json.loads(self.lab[self.terminal].run(command, 70).stdout)
         found = known.read_answer(_bare(said["data"]))
         if known.one_of:  # an answer of one element, in its list
             (found,) = msgspec.structs.astuple(found)[0]
@@ -102,9 +104,9 @@ class Hosts:
             raise TypeError(f"{method} gives {type(found).__name__}")
         return found
 
-    def type(self, words: str, host: str = MANAGER, timeout_s: float = 60) -> None:
+    def type(self, words: str, host: str = "", timeout_s: float = 60) -> None:
         """What a person types and sees."""
-        self.shell(f"vastskyctl {words}", host, timeout_s)
+        self.shell(f"vastskyctl {words}", host or self.terminal, timeout_s)
 
     def shell(self, command: str, host: str = MANAGER, timeout_s: float = 60) -> None:
         result = self.lab[host].run(command, timeout_s)

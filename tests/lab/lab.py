@@ -90,11 +90,15 @@ class Lab:
             raise LabError(f"lab {self.name}: no host {name}; there are: {have}") from None
 
     def up(
-        self, hosts: Mapping[str, Sequence[Disk]] | Iterable[str], debs: Sequence[Path] = ()
+        self,
+        hosts: Mapping[str, Sequence[Disk]] | Iterable[str],
+        debs: Sequence[Path] = (),
+        prepare: Callable[[Guest], None] | None = None,
     ) -> Lab:
         """Bring hosts up, each with its disks, and wait until all answer.
 
-        Packages given here are installed, and their services run, on every host.
+        Packages given here are installed, and their services run, on every host; prepare is
+        called for each before they start.
         """
         wanted = dict(hosts) if isinstance(hosts, Mapping) else dict.fromkeys(hosts, ())
         if not 0 < len(wanted) <= MAX_GUESTS:
@@ -107,7 +111,7 @@ class Lab:
             self.segments.up(len(wanted))
             for number, name in enumerate(wanted):
                 self._add(name, number, wanted[name], template)
-            self.each(lambda guest: self._restore(guest, template))
+            self.each(lambda guest: self._restore(guest, template, prepare))
         except BaseException:
             self.down()
             raise
@@ -144,7 +148,9 @@ class Lab:
             guest.add_disk(disk)
         self.guests[name] = guest
 
-    def _restore(self, guest: Guest, template: Template) -> None:
+    def _restore(
+        self, guest: Guest, template: Template, prepare: Callable[[Guest], None] | None
+    ) -> None:
         monitor = guest.start(incoming=True)
         restore(monitor, template.state)
         for disk in guest.disks:
@@ -153,6 +159,8 @@ class Lab:
         guest.connect_agent(60)
         guest.personalise(self.hosts_file())
         guest.wait_disks(60)
+        if prepare is not None:
+            prepare(guest)
         if template.packages:
             guest.run("systemctl start multi-user.target", timeout_s=300)
 

@@ -13,7 +13,8 @@ def attribute(path: Path) -> str | None:
     """The attribute's text, stripped. None: there is no such attribute, or its device has gone
     or refuses to tell."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode(errors="replace").strip()
     except OSError:
         return None
 

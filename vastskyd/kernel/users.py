@@ -33,7 +33,11 @@ def of_whole(kernel_name: str) -> tuple[str, ...]:
 def partitions(kernel_name: str) -> tuple[str, ...]:
     """Kernel names of a whole disk's partitions."""
     directory = sysfs.BLOCK / kernel_name
-    return tuple(n for n in sysfs.names(directory) if (directory / n / "partition").exists())
+    return tuple(
+        name
+        for name in sysfs.names(directory)
+        if name.startswith(kernel_name) and (directory / name / "partition").exists()
+    )
 
 
 def mount_points(mountinfo: str, number: str) -> tuple[str, ...]:
