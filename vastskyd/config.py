@@ -40,6 +40,7 @@ RIGHT: dict[str, str] = {
     "timeouts.heartbeat_s": "seconds from 0.2 to 60",
     "timeouts.dead_after_s": "seconds from 1 to 600, at least twice heartbeat_s",
     "timeouts.rebuild_delay_s": "seconds from 0 to 604800 (a week)",
+    "timeouts.failover_delay_s": "seconds from 0 to 604800 (a week)",
     "rebuild": "a table: [rebuild]",
     "rebuild.per_disk": "a number of rebuilds from 1 to 64",
     "rebuild.rate_min_kib_s": "KiB a second from 0 to 100000000",
@@ -78,6 +79,7 @@ class Timeouts(Record):
     heartbeat_s: float = 2.0
     dead_after_s: float = 6.0
     rebuild_delay_s: float = 600.0
+    failover_delay_s: float = 5.0
 
 
 class Rebuild(Record):
@@ -227,6 +229,9 @@ _CHECKS: dict[str, Callable[[Config], None]] = {
     "timeouts.dead_after_s": lambda config: _between(config.timeouts.dead_after_s, 1, 600),
     "timeouts.rebuild_delay_s": lambda config: _between(
         config.timeouts.rebuild_delay_s, 0, 604_800
+    ),
+    "timeouts.failover_delay_s": lambda config: _between(
+        config.timeouts.failover_delay_s, 0, 604_800
     ),
     "placement.segment_max": lambda config: _between(
         config.placement.segment_max_bytes, SEGMENT_MAX_LEAST_BYTES, SEGMENT_MAX_MOST_BYTES

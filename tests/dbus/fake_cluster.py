@@ -50,14 +50,14 @@ LEGS = (
 VOLUMES = (
     api.VolumeView(
         id=VolumeId("v1"), name="data", size_bytes=4 * GIB, copies=2, layout=Layout.RAID1,
-        state=VolumeState.AVAILABLE, health="degraded", head="m1",
+        state=VolumeState.AVAILABLE, health="degraded", head="m1", standby=(),
         attachment=AttachmentState.ATTACHED, device="/dev/vastsky/data", message="rebuilding",
         segments=(api.SegmentView(index=0, length_bytes=4 * GIB, legs=LEGS),),
     ),
     api.VolumeView(
         id=VolumeId("v2"), name="empty", size_bytes=GIB, copies=1, layout=Layout.LINEAR,
-        state=VolumeState.CREATING, health="unknown", head="", attachment=None, device="",
-        message="", segments=(),
+        state=VolumeState.CREATING, health="unknown", head="", standby=(), attachment=None,
+        device="", message="", segments=(),
     ),
 )  # fmt: skip
 EVENTS = tuple(

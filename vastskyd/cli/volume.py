@@ -1,5 +1,7 @@
 """vastskyctl volume: the commands. What `show` prints is in volume_view."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vastskyd.cli.complete import node_names, volume_names
@@ -14,6 +16,14 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Layout
 from vastskyd.core.units import format_size
 
+if TYPE_CHECKING:
+    from vastskyd.cli.client import Client
+
+standby_option = click.option(
+    "--standby", multiple=True, metavar="HEAD", shell_complete=node_names,
+    help="A head that takes the volume over when its own is unreachable; give it again for the"
+    " next one.",
+)  # fmt: skip
 name_argument = click.argument("name", shell_complete=volume_names)
 
 
@@ -79,10 +89,17 @@ def show(name: str, as_json: bool) -> None:
               " [default: 2; 1 with --layout linear]")  # fmt: skip
 @click.option("--layout", type=click.Choice([each.value for each in Layout]), default="raid1",
               show_default=True, help="linear: one leg, no redundancy.")  # fmt: skip
+@standby_option
 @no_wait_option
 @json_option
 def create(
-    name: str, size: int, copies: int | None, layout: str, no_wait: bool, as_json: bool
+    name: str,
+    size: int,
+    copies: int | None,
+    layout: str,
+    standby: tuple[str, ...],
+    no_wait: bool,
+    as_json: bool,
 ) -> None:
     """Make a volume. SIZE as in 512M, 100G or 1.5T, powers of 1024.
 
@@ -90,6 +107,7 @@ def create(
     Examples:
       vastskyctl volume create data 100G
       vastskyctl volume create ledger 2T --copies 3
+      vastskyctl volume create mail 50G --standby head1 --standby head2
 
     With --json: the Job.
     """
@@ -99,6 +117,7 @@ def create(
         size_bytes=size,
         copies=copies or (1 if chosen is Layout.LINEAR else 2),
         layout=chosen,
+        standby=tuple(NodeId(head) for head in standby),
     )
     with connect() as client:
         start(client, request, as_json=as_json, no_wait=no_wait)
@@ -125,6 +144,63 @@ def attach(name: str, head: str, force: bool, no_wait: bool, as_json: bool) -> N
     with connect() as client:
         request = api.AttachVolume(volume=name, head=NodeId(head), force=force)
         start(client, request, as_json=as_json, no_wait=no_wait)
+
+
+@volume.command()
+@name_argument
+@click.argument("head", required=False, default="", shell_complete=node_names)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. Needed where nobody can be asked.")
+@no_wait_option
+@json_option
+def failover(name: str, head: str, yes: bool, no_wait: bool, as_json: bool) -> None:
+    """Move a volume to HEAD at once, or to its first standby head that is online.
+
+    The head that has it is fenced: programs that use the volume there get I/O errors, and writes
+    that were not acknowledged may be lost. To move a volume that works, unmount and detach it.
+
+    \b
+    Example:
+      vastskyctl volume failover data head2
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        if not yes:
+            _confirm_fencing(client, name)
+        request = api.FailoverVolume(volume=name, head=head)
+        start(client, request, as_json=as_json, no_wait=no_wait)
+
+
+def _confirm_fencing(client: "Client", name: str) -> None:
+    """Asks where somebody may be hurt: the volume's head is online."""
+    (view,) = client.ask(api.ListVolumes(volume=name), api.VolumeList).volumes
+    nodes = {node.id: node for node in client.ask(api.ListNodes(), api.NodeList).nodes}
+    if not view.head or nodes[NodeId(view.head)].state != "online":
+        return
+    if not interactive():
+        raise click.UsageError(f"{view.head} is online: without a terminal to ask on, say --yes")
+    click.confirm(
+        f"{view.head} is online; programs that use {name} there get I/O errors. Go on?", abort=True
+    )
+
+
+@volume.command("set")
+@name_argument
+@standby_option
+@click.option("--no-standby", is_flag=True, help="It waits for its head, as long as that takes.")
+def set_(name: str, standby: tuple[str, ...], no_standby: bool) -> None:
+    """Change what a volume does when its head is unreachable.
+
+    \b
+    Examples:
+      vastskyctl volume set data --standby head1 --standby head2
+      vastskyctl volume set data --no-standby
+    """
+    if bool(standby) == no_standby:
+        raise click.UsageError("say either --standby HEAD or --no-standby")
+    with connect() as client:
+        heads = tuple(NodeId(head) for head in standby)
+        client.ask(api.SetStandby(volume=name, heads=heads), api.Done)
 
 
 @volume.command()

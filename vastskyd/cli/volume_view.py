@@ -16,6 +16,7 @@ def show_volume(view: api.VolumeView) -> None:
             ("State", paint(view.state)),
             ("Health", paint(view.health)),
             ("Head", f"{view.head} ({paint(view.attachment)})" if view.attachment else view.head),
+            ("Standby", ", ".join(view.standby)),
             ("Device", view.device),
             ("Message", view.message),
         )

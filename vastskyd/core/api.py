@@ -162,6 +162,15 @@ class CreateVolume(Record):
     size_bytes: int
     copies: int = 2
     layout: Layout = Layout.RAID1
+    standby: tuple[NodeId, ...] = ()
+
+
+class SetStandby(Record):
+    """The heads that take the volume over when its own is unreachable, in this order; none: it
+    waits for its head. Answer: Done."""
+
+    volume: str
+    heads: tuple[NodeId, ...]
 
 
 class DeleteVolume(Record):
@@ -177,6 +186,15 @@ class AttachVolume(Record):
     volume: str
     head: NodeId
     force: bool = False
+
+
+class FailoverVolume(Record):
+    """To another head at once, whatever its own is doing: that one is fenced, and programs that
+    use the volume there get I/O errors. `head` empty: the first standby head that is online.
+    Answer: JobStarted."""
+
+    volume: str
+    head: str = ""
 
 
 class DetachVolume(Record):
@@ -249,6 +267,7 @@ class VolumeView(Record):
     state: VolumeState
     health: str
     head: str
+    standby: tuple[NodeId, ...]
     attachment: AttachmentState | None
     device: str
     message: str
@@ -367,7 +386,9 @@ ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
     CreateVolume: JobStarted,
     DeleteVolume: JobStarted,
     AttachVolume: JobStarted,
+    FailoverVolume: JobStarted,
     DetachVolume: JobStarted,
+    SetStandby: Done,
     RemoveNode: Done,
 }
 LOCAL_REQUESTS: dict[type[Record], type[Record]] = {  # never on the wire

@@ -168,7 +168,8 @@ class Attachment(Record):
 
 
 class Volume(Record):
-    """`epoch` is the last one given to an attachment; it never goes down."""
+    """`epoch` is the last one given to an attachment; it never goes down. `standby`: heads that
+    take the volume over when its own is unreachable, the first that can."""
 
     id: VolumeId
     name: str
@@ -179,6 +180,7 @@ class Volume(Record):
     segments: tuple[Segment, ...]
     epoch: int = 0
     attachment: Attachment | None = None
+    standby: tuple[NodeId, ...] = ()
     created_s: float = 0.0
 
 

@@ -25,6 +25,7 @@ from vastskyd.core.model import (
     Volume,
     VolumeState,
 )
+from vastskyd.core.moving import fail_over
 from vastskyd.core.quorum import recovery_quorum
 from vastskyd.core.recovery import follow_head, replace_lost_legs
 from vastskyd.core.turn import Turn, disk_name, with_range
@@ -216,7 +217,8 @@ def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why
         return
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
         turn.end_job(job, f"volume {volume.name} was not attached: {why}", "Unreachable")
-        _with_state(turn, volume, attachment, AttachmentState.DETACHING)
+        if not volume.standby:  # else it is to be up wherever it can: that goes on being tried
+            _with_state(turn, volume, attachment, AttachmentState.DETACHING)
         turn.event(Severity.ERROR, "attach-failed", volume.id, f"volume {volume.name}: {why}")
 
 
@@ -299,6 +301,7 @@ _RULES: tuple[Callable[[Turn], None], ...] = (
     _disks,
     _extents,
     _creating,
+    fail_over,
     _attachments,
     replace_lost_legs,
 )

@@ -29,6 +29,7 @@ class Policy:
     """What an administrator may set. `attach_timeout_s` bounds how long an attach may try."""
 
     rebuild_delay_s: float = 600.0
+    failover_delay_s: float = 5.0
     rebuilds_per_disk: int = 1
     sync_rate_min_kib_s: int = 32_768
     sync_rate_max_kib_s: int = 200_000

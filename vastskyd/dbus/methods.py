@@ -164,6 +164,11 @@ METHODS = (
     Method("CreateVolume", api.CreateVolume, "Make a volume.", changes=True),
     Method("DeleteVolume", api.DeleteVolume, "Delete a volume and its data.", changes=True),
     Method("AttachVolume", api.AttachVolume, "Make a volume a device of a head.", changes=True),
+    Method(
+        "FailoverVolume", api.FailoverVolume,
+        "Move a volume to another head at once; its own is fenced.", changes=True,
+    ),
+    Method("SetStandby", api.SetStandby, "Name the heads that take a volume over.", changes=True),
     Method("DetachVolume", api.DetachVolume, "Take a volume off its head.", changes=True),
     Method("RemoveNode", api.RemoveNode, "Forget a node.", changes=True),
     Method("InitCluster", api.InitCluster, "Make this host a cluster's first.", changes=True),

@@ -11,8 +11,10 @@ from vastskyd.core.api import (
     DeleteVolume,
     DetachVolume,
     EnrolDisk,
+    FailoverVolume,
     RemoveNode,
     RetireDisk,
+    SetStandby,
 )
 from vastskyd.core.documents import CandidateFact, ExtentCondition
 from vastskyd.core.errors import (
@@ -23,9 +25,8 @@ from vastskyd.core.errors import (
     NotFoundError,
     UnreachableError,
 )
-from vastskyd.core.ids import SHORT_ID_DIGITS, VOLUME_ID_DIGITS, DiskId, VolumeId, volume_name
+from vastskyd.core.ids import SHORT_ID_DIGITS, VOLUME_ID_DIGITS, DiskId, NodeId, VolumeId, volume_name
 from vastskyd.core.model import (
-    Attachment,
     AttachmentState,
     Disk,
     DiskState,
@@ -43,6 +44,7 @@ from vastskyd.core.model import (
     Volume,
     VolumeState,
 )
+from vastskyd.core.moving import move, next_standby
 from vastskyd.core.orders import WIPE_ALLOWED
 from vastskyd.core.placement import PlacedSegment, place_volume
 from vastskyd.core.turn import Turn, disk_name
@@ -50,7 +52,6 @@ from vastskyd.core.units import MIB, align_up, format_size
 
 COPIES_MAX = 5
 _SIZE_MIN_BYTES = 8 * MIB
-_EXPORT_KEY_DIGITS = 32
 
 
 def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
@@ -175,6 +176,7 @@ def create_volume(turn: Turn, request: CreateVolume) -> Job:
         layout=layout,
         state=VolumeState.CREATING,
         segments=(),
+        standby=_standby_heads(turn, request.standby),
         created_s=turn.wall_s,
     )
     segments = tuple(_segment(turn, volume, index, place) for index, place in enumerate(placed))
@@ -193,6 +195,25 @@ def _segment(turn: Turn, volume: Volume, index: int, place: PlacedSegment) -> Se
         ),
         # A bare leg needs no making: its extent reads as zeros, and that is all there is.
         initialised=volume.layout is Layout.LINEAR,
+    )
+
+
+def _standby_heads(turn: Turn, heads: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+    for name in heads:
+        if Role.HEAD not in turn.draft.node(name).roles:
+            raise ConflictError(f"node {name} has no head role")
+    if len(set(heads)) != len(heads):
+        raise InvalidError(f"a standby head is named twice: {', '.join(heads)}")
+    return heads
+
+
+def set_standby(turn: Turn, request: SetStandby) -> None:
+    volume = turn.draft.volume(request.volume)
+    heads = _standby_heads(turn, request.heads)
+    turn.draft.put(msgspec.structs.replace(volume, standby=heads))
+    said = ", ".join(heads) or "none"
+    turn.event(
+        Severity.INFO, "standby-set", volume.id, f"volume {volume.name}: standby heads: {said}"
     )
 
 
@@ -218,8 +239,6 @@ def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
 def attach_volume(turn: Turn, request: AttachVolume) -> Job:
     volume = turn.draft.volume(request.volume)
     head = turn.draft.node(request.head)
-    if Role.HEAD not in head.roles:
-        raise ConflictError(f"node {head.id} has no head role")
     if volume.state is not VolumeState.AVAILABLE:
         raise ConflictError(
             f"volume {volume.name} is still being created", hint="wait for its job to end"
@@ -233,27 +252,7 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
                 f"volume {volume.name} is {attachment.state} on {attachment.head}",
                 hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
             )
-    if not turn.facts[head.id].online:
-        raise UnreachableError(
-            f"node {head.id} is unreachable", hint=f"check vastskyd.service on {head.id}"
-        )
-    if attachment is not None:
-        _take_over(turn, volume, attachment, head)
-    epoch = volume.epoch + 1
-    turn.draft.put(
-        msgspec.structs.replace(
-            volume,
-            epoch=epoch,
-            attachment=Attachment(
-                head=head.id,
-                epoch=epoch,
-                state=AttachmentState.FENCING,
-                export_key=turn.new_token(_EXPORT_KEY_DIGITS),
-                since_s=turn.wall_s,
-                forced=request.force,
-            ),
-        )
-    )
+    _check_head(turn, head)
     if request.force:
         turn.event(
             Severity.WARNING,
@@ -261,15 +260,38 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
             volume.id,
             f"volume {volume.name}: attach on {head.id} was forced; the last writes may be lost",
         )
-    return turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+    return move(turn, volume, head.id, "which is unreachable", forced=request.force)
 
 
-def _take_over(turn: Turn, volume: Volume, old: Attachment, head: Node) -> None:
-    """Its head is away: the new epoch fences it, wherever it is."""
-    said = f"volume {volume.name} moves from {old.head}, which is unreachable, to {head.id}"
-    for job in turn.running(JobKind.ATTACH, JobKind.DETACH, subject=volume.id):
-        turn.end_job(job, said, "Conflict")
-    turn.event(Severity.WARNING, "head-fenced", volume.id, said)
+def failover_volume(turn: Turn, request: FailoverVolume) -> Job:
+    volume = turn.draft.volume(request.volume)
+    attachment = volume.attachment
+    if attachment is None:
+        raise ConflictError(
+            f"volume {volume.name} is not attached",
+            hint=f"attach it: 'vastskyctl volume attach {volume.name} HEAD'",
+        )
+    target = request.head or next_standby(turn, volume)
+    if target is None:
+        known = ", ".join(volume.standby) or "none are set"
+        raise ConflictError(
+            f"volume {volume.name} has no standby head that is online ({known})",
+            hint=f"name a head: 'vastskyctl volume failover {volume.name} HEAD'",
+        )
+    if target == attachment.head:
+        raise ConflictError(f"volume {volume.name} is on {target} already")
+    head = turn.draft.node(target)
+    _check_head(turn, head)
+    return move(turn, volume, head.id, "by an administrator's failover")
+
+
+def _check_head(turn: Turn, head: Node) -> None:
+    if Role.HEAD not in head.roles:
+        raise ConflictError(f"node {head.id} has no head role")
+    if not turn.facts[head.id].online:
+        raise UnreachableError(
+            f"node {head.id} is unreachable", hint=f"check vastskyd.service on {head.id}"
+        )
 
 
 def _ongoing_attach(turn: Turn, volume: Volume) -> Job:
@@ -329,5 +351,6 @@ COMMANDS: dict[type[Record], Callable[..., Job]] = {
     CreateVolume: create_volume,
     DeleteVolume: delete_volume,
     AttachVolume: attach_volume,
+    FailoverVolume: failover_volume,
     DetachVolume: detach_volume,
 }

@@ -179,6 +179,7 @@ class Host:
 def _policy(config: Config) -> Policy:
     return Policy(
         rebuild_delay_s=config.timeouts.rebuild_delay_s,
+        failover_delay_s=config.timeouts.failover_delay_s,
         rebuilds_per_disk=config.rebuild.per_disk,
         sync_rate_min_kib_s=config.rebuild.rate_min_kib_s,
         sync_rate_max_kib_s=config.rebuild.rate_max_kib_s,

@@ -26,7 +26,7 @@ from vastskyd.core.state import Draft, load
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
 from vastskyd.roles import views
-from vastskyd.roles.commands import COMMANDS, remove_node
+from vastskyd.roles.commands import COMMANDS, remove_node, set_standby
 from vastskyd.roles.joining import Issuer, create_token, join
 
 log = logging.getLogger(__name__)
@@ -300,6 +300,9 @@ class Manager:
                 return self._change(lambda turn: create_token(turn, self._issuer, request))
             case api.RemoveNode():
                 self._change(lambda turn: remove_node(turn, request))
+                return api.Done()
+            case api.SetStandby():
+                self._change(lambda turn: set_standby(turn, request))
                 return api.Done()
         raise InvalidError(f"the manager is not asked {api.method_of(type(request))}")
 

@@ -160,6 +160,7 @@ def _volume(turn: Turn, volume: Volume) -> VolumeView:
         state=volume.state,
         health=health.value,
         head="" if attachment is None else attachment.head,
+        standby=volume.standby,
         attachment=None if attachment is None else attachment.state,
         device="" if attachment is None else volume_device(volume.name),
         message=why,

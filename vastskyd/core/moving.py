@@ -1,0 +1,65 @@
+"""A volume gets a head, or another one: the epoch rises, and whoever had the volume is fenced."""
+
+import msgspec
+
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import (
+    Attachment,
+    AttachmentState,
+    Job,
+    JobKind,
+    Severity,
+    Volume,
+)
+from vastskyd.core.turn import Turn
+
+_EXPORT_KEY_DIGITS = 32
+# A manager that has just started has heard of nobody yet: that is no sign of a node's death.
+_FIRST_WORD_S = 30.0
+
+
+def move(turn: Turn, volume: Volume, head: NodeId, why: str = "", *, forced: bool = False) -> Job:
+    """The next epoch, on `head`. `why` is said of the head that is fenced, if there is one."""
+    old = volume.attachment
+    if old is not None:
+        said = f"volume {volume.name} moves from {old.head}, {why}, to {head}"
+        for job in turn.running(JobKind.ATTACH, JobKind.DETACH, subject=volume.id):
+            turn.end_job(job, said, "Conflict")
+        turn.event(Severity.WARNING, "head-fenced", volume.id, said)
+    epoch = volume.epoch + 1
+    attachment = Attachment(
+        head=head,
+        epoch=epoch,
+        state=AttachmentState.FENCING,
+        export_key=turn.new_token(_EXPORT_KEY_DIGITS),
+        since_s=turn.wall_s,
+        forced=forced,
+    )
+    turn.draft.put(msgspec.structs.replace(volume, epoch=epoch, attachment=attachment))
+    return turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+
+
+def next_standby(turn: Turn, volume: Volume) -> NodeId | None:
+    """The first of the volume's standby heads that could take it over now."""
+    current = None if volume.attachment is None else volume.attachment.head
+    for head in volume.standby:
+        if head != current and head in turn.draft.nodes and turn.facts[head].online:
+            return head
+    return None
+
+
+def fail_over(turn: Turn) -> None:
+    """Volumes whose head nobody reaches go to their standby heads. A head that others reach
+    goes on: it is the manager that is cut off from it."""
+    for volume in list(turn.draft.volumes.values()):
+        attachment = volume.attachment
+        if attachment is None or attachment.state is AttachmentState.DETACHING:
+            continue
+        facts = turn.facts[attachment.head]
+        away_s = facts.unreachable_s(turn.monotonic_s)
+        patience_s = turn.policy.failover_delay_s
+        if not facts.seen:
+            patience_s = max(patience_s, _FIRST_WORD_S)
+        standby = next_standby(turn, volume)
+        if away_s > 0 and away_s >= patience_s and standby is not None:
+            move(turn, volume, standby, f"unreachable for {away_s:.0f} s")
