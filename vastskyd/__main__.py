@@ -5,6 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 
 from vastskyd import __version__, config
@@ -33,7 +34,7 @@ def main() -> None:
         return
     _log_to_journal(loaded)
     try:
-        asyncio.run(_main(loaded))
+        asyncio.run(_main(loaded, arguments.config))
     except* VastskyError as group:
         for leaf in _leaves(group):
             log.critical("%s", leaf)
@@ -53,16 +54,31 @@ def _log_to_journal(loaded: Config) -> None:
     )
 
 
-async def _main(loaded: Config) -> None:
+async def _main(loaded: Config, path: Path) -> None:
     host = Host(loaded)
     life = asyncio.create_task(_live(host))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, life.cancel)
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(host, path))
     try:
         await life
     except asyncio.CancelledError:
         log.info("stopped; attached volumes go on")
+
+
+def _reload(host: Host, path: Path) -> None:
+    """systemd waits for the answer (Type=notify-reload). A file with a mistake changes nothing."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+    try:
+        fresh = config.load(path)
+    except VastskyError as error:
+        log.error("not reloaded: %s; %s", error.message, error.hint)
+    else:
+        logging.getLogger().setLevel(fresh.log_level.upper())
+        host.reconfigure(fresh)
+        log.info("configuration reloaded")
+    notify("READY=1")
 
 
 async def _live(host: Host) -> None:

@@ -28,6 +28,9 @@ from vastskyd.wire.limits import WireLimits
 
 log = logging.getLogger(__name__)
 
+# Of these what the host started with goes on.
+_AT_START = ("state_dir", "runtime_dir", "roles", "addresses", "port", "rack")
+
 
 async def _run(argv: tuple[str, ...], timeout_s: float) -> object:
     return await process.run(argv, timeout_s)
@@ -38,6 +41,7 @@ class Host:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._tuned = config
         self._clock = SystemClock()
         self._identity = identities.load(config.state_path)
         self._member: Member | None = None
@@ -51,6 +55,19 @@ class Host:
         await self._belongs.wait()
         if self._identity is not None:
             await self._live(self._identity)
+
+    def reconfigure(self, config: Config) -> None:
+        """The settings that can change while it runs; of the others the log says that they wait
+        for the next start."""
+        later = [name for name in _AT_START if getattr(config, name) != getattr(self._config, name)]
+        wire = (config.timeouts.heartbeat_s, config.timeouts.dead_after_s)
+        if wire != (self._config.timeouts.heartbeat_s, self._config.timeouts.dead_after_s):
+            later += ["timeouts.heartbeat_s", "timeouts.dead_after_s"]
+        if later:
+            log.warning("restart vastskyd for the new %s", ", ".join(later))
+        self._tuned = config
+        if self._member is not None:
+            self._member.retune(_policy(config), config.timeouts.leg_timeout_s)
 
     async def _live(self, identity: Identity) -> None:
         config = self._config
@@ -85,7 +102,9 @@ class Host:
             store=store,
             issuer=issuer,
         )
-        self._member = Member(identity, ports, _policy(config), config.timeouts.leg_timeout_s)
+        self._member = Member(
+            identity, ports, _policy(self._tuned), self._tuned.timeouts.leg_timeout_s
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._member.run(), name="member")

@@ -78,7 +78,6 @@ class HeadRole:
         self._addresses = addresses
         self._kernel = kernel
         self._clock = clock
-        self._leg_timeout_s = leg_timeout_s
         self._changed = changed
         self._watch = LegWatch(leg_timeout_s)
         self._attempts: dict[_PathKey, _Attempt] = {}
@@ -88,6 +87,10 @@ class HeadRole:
         self._users: dict[VolumeId, tuple[str, ...]] = {}
         self._rates: dict[str, tuple[int, int]] = {}
         self._problems: dict[VolumeId, str] = {}
+
+    def set_leg_timeout(self, leg_timeout_s: float) -> None:
+        self._watch.leg_timeout_s = leg_timeout_s
+        self._changed()
 
     async def stop(self) -> None:
         """Ends what runs in the background; the stacks stay."""
@@ -158,7 +161,7 @@ class HeadRole:
                 sight,
                 trouble,
                 self._users.get(spec.id, ()),
-                waited=now_s - since_s >= self._leg_timeout_s,
+                waited=now_s - since_s >= self._watch.leg_timeout_s,
             )
             gone = not spec.attached and spec.id not in sight.volume_ids()
             plans[spec.id] = Plan((), None) if gone else self._explained(spec, plan)

@@ -81,6 +81,11 @@ class Manager:
         self._commit(self._state)
         return number
 
+    def set_policy(self, policy: Policy) -> None:
+        """From the next turn on, for what is under way as well."""
+        self._policy = policy
+        self._due.set()
+
     # --- the loop -----------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -92,6 +92,7 @@ class Member:
                 leg_timeout_s,
                 self._agent.wake_head,
             )
+        self._head = head
         self._agent.with_roles(storage, head)
 
     def _make_manager(self, ports: Ports, policy: Policy) -> Manager | None:
@@ -111,6 +112,13 @@ class Member:
             if self.manager is not None:
                 group.create_task(self.manager.run(), name="manager")
             group.create_task(self._agent.run(), name="agent")
+
+    def retune(self, policy: Policy, leg_timeout_s: float) -> None:
+        """Settings that changed; nothing that runs is interrupted."""
+        if self.manager is not None:
+            self.manager.set_policy(policy)
+        if self._head is not None:
+            self._head.set_leg_timeout(leg_timeout_s)
 
     async def ask(self, request: Record) -> Record:
         """Any of api.ADMIN_REQUESTS, answered by the manager wherever it is."""

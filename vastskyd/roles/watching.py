@@ -21,7 +21,7 @@ class LegWatch:
     """Remembers between looks. A restarted daemon begins anew: it only decides later."""
 
     def __init__(self, leg_timeout_s: float) -> None:
-        self._leg_timeout_s = leg_timeout_s
+        self.leg_timeout_s = leg_timeout_s
         self._watched: dict[tuple[ExtentId, int], _Watched] = {}
 
     @property
@@ -49,8 +49,8 @@ class LegWatch:
             retry += self._update(watched, leg, paths, now_s)
             if watched.broken:
                 trouble[extent] = Trouble(True, "its server answers with I/O errors")
-            elif watched.since_s is not None and now_s - watched.since_s >= self._leg_timeout_s:
-                trouble[extent] = Trouble(False, f"no path for {self._leg_timeout_s:g} s or longer")
+            elif watched.since_s is not None and now_s - watched.since_s >= self.leg_timeout_s:
+                trouble[extent] = Trouble(False, f"no path for {self.leg_timeout_s:g} s or longer")
         for spec in document.volumes:
             for segment in spec.segments:
                 for wanted in segment.legs:
