@@ -25,7 +25,14 @@ from vastskyd.core.errors import (
     NotFoundError,
     UnreachableError,
 )
-from vastskyd.core.ids import SHORT_ID_DIGITS, VOLUME_ID_DIGITS, DiskId, NodeId, VolumeId, volume_name
+from vastskyd.core.ids import (
+    SHORT_ID_DIGITS,
+    VOLUME_ID_DIGITS,
+    DiskId,
+    NodeId,
+    VolumeId,
+    volume_name,
+)
 from vastskyd.core.model import (
     AttachmentState,
     Disk,
