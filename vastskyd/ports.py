@@ -81,6 +81,9 @@ class DeviceMapper(Protocol):
     async def replace_with_error(self, name: str) -> None:
         """Every I/O of the device fails from now on: the last resort for a device in use."""
 
+    async def written_bytes(self, device: str) -> int:
+        """What was written to /dev/dm-N since it was made."""
+
     async def remove(self, name: str) -> None:
         """Gone. BusyError if something holds it open (after a bounded retry)."""
 

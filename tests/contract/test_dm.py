@@ -50,6 +50,20 @@ async def test_an_extent_is_its_range_of_the_disk(world: World) -> None:
     await dm.remove(name)
 
 
+async def test_what_is_written_is_counted(world: World) -> None:
+    (disk,) = await world.make_legs(1, SIZE)
+    dm = world.kernel.dm
+    device = await dm.ensure_leg(LEG, (disk,), SIZE)
+    before = await dm.written_bytes(device)
+    await world.read(device, 0, 4096)
+    assert await dm.written_bytes(device) == before
+    await world.write(device, MIB, BLOCK)
+    assert await dm.written_bytes(device) >= before + len(BLOCK)
+    await dm.remove(LEG.dm_name())
+    with pytest.raises(NotFoundError):
+        await dm.written_bytes(device)
+
+
 async def test_a_table_that_differs_is_reloaded(world: World) -> None:
     first, second = await world.make_legs(2, SIZE)
     dm = world.kernel.dm

@@ -7,12 +7,13 @@ left I/O waits in the device until its table or its hold changes.
 import asyncio
 from dataclasses import dataclass, field
 
-from tests.sim.blocks import Bio, Block, IoError, KernelState, grains
+from tests.sim.blocks import Bio, Block, IoError, KernelState, Op, grains
 from tests.sim.fake_nbd import NbdBlock
 from tests.sim.faults import Door
 from tests.sim.loop import Signal
 from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
 from vastskyd.core.names import UUID_PREFIX, LegName
+from vastskyd.core.units import GRAIN_BYTES
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget, PathCondition
 
 REMOVE_TIMEOUT_S = 2.0
@@ -53,6 +54,7 @@ class DmBlock(Block):
         self.dm_name = dm_name
         self.uuid = uuid
         self.table: Table = ErrorTable()
+        self.written_bytes = 0
         self._table_changed = Signal()
 
     def below(self) -> tuple[Block, ...]:
@@ -81,6 +83,12 @@ class DmBlock(Block):
         self.kernel.notify()
 
     async def submit(self, bio: Bio) -> object:
+        answer = await self._submit(bio)
+        if bio.op is Op.WRITE:
+            self.written_bytes += GRAIN_BYTES
+        return answer
+
+    async def _submit(self, bio: Bio) -> object:
         if not 0 <= bio.grain < self.size_bytes // (1 << 20):
             raise IoError(f"{self.dm_name}: beyond its end, grain {bio.grain}")
         while True:
@@ -223,6 +231,13 @@ class FakeDm:
             if block is None:
                 raise NotFoundError(f"there is no device {name}")
             block.load(ErrorTable(), block.size_bytes)
+
+    async def written_bytes(self, device: str) -> int:
+        async with self._door.step("dm.written_bytes"):
+            block = self._kernel.find(device)
+            if not isinstance(block, DmBlock):
+                raise DeviceError(f"{device} is not device-mapper's")
+            return block.written_bytes
 
     async def remove(self, name: str) -> None:
         async with self._door.step("dm.remove"):

@@ -141,6 +141,10 @@ def test_a_storage_host_that_returns_soon_brings_its_legs_back() -> None:
         await cluster.until("redundant", 60, cluster.redundant)
         assert await legs_on(cluster, "s1") == there
         assert "leg-replaced" not in await cluster.events()
+        jobs: api.JobList = await cluster.ask(api.ListJobs())
+        returned = [job for job in jobs.jobs if job.kind == "rebuild"]
+        assert len(returned) == there
+        assert all(" were written to it" in job.message for job in returned)
         await at_the_end(cluster)
 
     simulate(body, lambda: SimCluster(3))

@@ -205,13 +205,16 @@ class LegCondition(StrEnum):
 
 
 class LegFact(Record):
-    """`broken`: a live server answered with I/O errors, or the disk is condemned."""
+    """`broken`: a live server answered with I/O errors, or the disk is condemned. `done_bytes` of
+    `total_bytes` are looked through by the resync; `written_bytes` were written to the leg, by it
+    and by the volume's users, since it was given back to the array."""
 
     extent: ExtentId
     condition: LegCondition
     broken: bool = False
     done_bytes: int = 0
     total_bytes: int = 0
+    written_bytes: int = 0
     message: str = ""
 
 

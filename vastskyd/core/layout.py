@@ -307,7 +307,9 @@ def _fill_array(
             and kernel_name(seen.device) not in array.members
             and len(array.members) < spec.copies
         ):
-            draft.steps.append(AddMember(array.device, seen.device, spec.id, segment.spec.index))
+            draft.steps.append(
+                AddMember(array.device, seen.device, leg.extent, spec.id, segment.spec.index)
+            )
             return
 
 

@@ -21,6 +21,7 @@ from vastskyd.core.placement import extent_length, place_leg
 from vastskyd.core.quorum import grown, shrunk
 from vastskyd.core.state import ClusterState
 from vastskyd.core.turn import Turn, disk_name
+from vastskyd.core.units import format_size
 
 _BUILT = (AttachmentState.ATTACHING, AttachmentState.ATTACHED, AttachmentState.DETACHING)
 
@@ -57,7 +58,7 @@ def _follow_volume(turn: Turn, volume: Volume, fact: VolumeFact, *, current: boo
             after = msgspec.structs.replace(after, initialised=True)
         if after != segment:
             volume = turn.put_segment(volume, after)
-            _tell(turn, volume, segment, changes)
+            _tell(turn, volume, segment, changes, seen)
         _track_rebuilds(turn, volume, after, seen)
 
 
@@ -76,7 +77,14 @@ def _with_legs(turn: Turn, segment: Segment, changes: dict[ExtentId, LegState]) 
     return msgspec.structs.replace(segment, legs=legs)
 
 
-def _tell(turn: Turn, volume: Volume, segment: Segment, changes: dict[ExtentId, LegState]) -> None:
+def _tell(
+    turn: Turn,
+    volume: Volume,
+    segment: Segment,
+    changes: dict[ExtentId, LegState],
+    seen: SegmentFact,
+) -> None:
+    written = {leg.extent: leg.written_bytes for leg in seen.legs}
     for extent, state in changes.items():
         disk = turn.draft.disk_of(extent)
         where = extent if disk is None else disk_name(disk)
@@ -84,8 +92,13 @@ def _tell(turn: Turn, volume: Volume, segment: Segment, changes: dict[ExtentId, 
         if state is LegState.IN_SYNC:
             turn.event(Severity.INFO, "leg-in-sync", volume.id, f"{what} is in sync")
             for job in _rebuild_jobs(turn, volume, extent):
-                turn.end_job(job, "redundancy restored")
-        elif state is not LegState.JOINING:
+                turn.end_job(job, f"redundancy restored{_cost(written.get(extent, 0))}")
+        elif state is LegState.JOINING:
+            # A few blocks are copied faster than anybody looks: that it was done is told all the
+            # same.
+            if not _rebuild_jobs(turn, volume, extent):
+                _start_rebuild(turn, volume, segment, extent)
+        else:
             why = "failed" if state is LegState.FAILED else "fell behind"
             turn.event(Severity.WARNING, "leg-lost", volume.id, f"{what} {why}")
 
@@ -96,14 +109,22 @@ def _track_rebuilds(turn: Turn, volume: Volume, segment: Segment, seen: SegmentF
     for fact in seen.legs:
         recovering = fact.condition is LegCondition.RECOVERING
         if recovering and fact.extent in behind and not _rebuild_jobs(turn, volume, fact.extent):
-            turn.start_job(
-                JobKind.REBUILD,
-                volume.id,
-                volume.name,
-                total_bytes=segment.length_bytes,
-                segment=segment.index,
-                extent=fact.extent,
-            )
+            _start_rebuild(turn, volume, segment, fact.extent)
+
+
+def _start_rebuild(turn: Turn, volume: Volume, segment: Segment, extent: ExtentId) -> None:
+    turn.start_job(
+        JobKind.REBUILD,
+        volume.id,
+        volume.name,
+        total_bytes=segment.length_bytes,
+        segment=segment.index,
+        extent=extent,
+    )
+
+
+def _cost(written_bytes: int) -> str:
+    return f"; {format_size(written_bytes)} were written to it" if written_bytes else ""
 
 
 def _rebuild_jobs(turn: Turn, volume: Volume, extent: ExtentId) -> list[Job]:
@@ -181,14 +202,7 @@ def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> No
     for job in _rebuild_jobs(turn, volume, lost):
         turn.end_job(job, "the leg was lost and is rebuilt elsewhere", "Device")
     if segment.initialised and volume.attachment is not None:
-        turn.start_job(
-            JobKind.REBUILD,
-            volume.id,
-            volume.name,
-            total_bytes=segment.length_bytes,
-            segment=segment.index,
-            extent=extent.id,
-        )
+        _start_rebuild(turn, volume, segment, extent.id)
     disk = turn.draft.disks[place.disk]
     turn.event(
         Severity.INFO,

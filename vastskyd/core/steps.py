@@ -76,6 +76,7 @@ class AddMember:
 
     array: str
     leg: str
+    extent: ExtentId
     volume: VolumeId
     segment: int
 

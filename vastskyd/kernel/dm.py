@@ -20,6 +20,7 @@ from vastskyd.core.names import (
     volume_device,
     volume_dm_name,
 )
+from vastskyd.core.units import SECTOR_BYTES
 from vastskyd.kernel import dm_ioctl, dm_table, sysfs, threads, users
 from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget
@@ -31,6 +32,7 @@ REMOVE_TIMEOUT_S = 5.0
 _REMOVE_RETRY_S = 0.1
 LINK_TIMEOUT_S = 10.0
 _LINK_PAUSE_S = 0.05
+_STAT_WRITTEN = 6  # sectors written: Documentation/block/stat.rst
 
 # Held I/O must not stop a table swap: do not wait for it, and do not freeze a file system above.
 _SWAP = Flag.NOFLUSH | Flag.SKIP_LOCKFS
@@ -96,6 +98,12 @@ class LinuxDeviceMapper:
             _swap(name, dm_table.error(dm_table.size_bytes(table)), dm_ioctl.INTERNAL)
 
         await self._change(name, "replace with an error table", act)
+
+    async def written_bytes(self, device: str) -> int:
+        counters = sysfs.attribute(sysfs.BLOCK / Path(device).name / "stat")
+        if counters is None:
+            raise NotFoundError(f"there is no device {device}")
+        return int(counters.split()[_STAT_WRITTEN]) * SECTOR_BYTES
 
     async def remove(self, name: str) -> None:
         loop = asyncio.get_running_loop()

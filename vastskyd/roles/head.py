@@ -30,6 +30,7 @@ from vastskyd.core.steps import (
     UnmapVolume,
 )
 from vastskyd.ports import Clock, Kernel, LinearTarget
+from vastskyd.roles.refills import Refills
 from vastskyd.roles.sighting import observe
 from vastskyd.roles.watching import LegWatch
 
@@ -80,6 +81,7 @@ class HeadRole:
         self._clock = clock
         self._changed = changed
         self._watch = LegWatch(leg_timeout_s)
+        self._refills = Refills(kernel.dm)
         self._attempts: dict[_PathKey, _Attempt] = {}
         self._acts: dict[VolumeId, _Act] = {}
         self._cuts: dict[str, asyncio.Task[None]] = {}
@@ -130,7 +132,11 @@ class HeadRole:
             self._begin(volume, plan.steps, revision)
         self._clear_orphans(document, sight, trouble, revision)
         await self._set_rates(document, sight)
-        facts = {volume: plan.fact for volume, plan in plans.items() if plan.fact is not None}
+        facts = {
+            volume: await self._refills.told(plan.fact)
+            for volume, plan in plans.items()
+            if plan.fact is not None
+        }
         decided = min([revision, *(act.revision for act in busy.values())])
         return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts))), decided
 
@@ -146,6 +152,7 @@ class HeadRole:
             for segment in spec.segments
             for leg in segment.legs
         }
+        self._refills.forget(document)
         for key in [key for key in self._attempts if key[:2] not in extents]:
             self._attempts.pop(key).task.cancel()
 
@@ -296,6 +303,7 @@ class HeadRole:
         superblock = await self._kernel.md.superblock(step.leg)
         uuid = array_uuid(step.volume, step.segment)
         fresh = superblock is None or superblock.array_uuid != uuid
+        await self._refills.begin(step.extent, step.leg)
         await self._kernel.md.add(step.array, step.leg, fresh=fresh)
 
     async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> bool:
