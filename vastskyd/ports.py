@@ -81,6 +81,15 @@ class DeviceMapper(Protocol):
     async def replace_with_error(self, name: str) -> None:
         """Every I/O of the device fails from now on: the last resort for a device in use."""
 
+    async def end_writers(self, name: str) -> tuple[str, ...]:
+        """Kills all programs that write to the device or to a file system on it: when it returns
+        none of them will be told how a write ended. Whom, for people: "fio (pid 812)"."""
+
+    async def abandon(self, name: str) -> None:
+        """For a device that is in use for good: every I/O fails from now on, its name is free,
+        and nothing is mounted from it any more. What is left of it is a device named
+        names.wreck_dm_name, which can be removed once its last user is gone."""
+
     async def written_bytes(self, device: str) -> int:
         """What was written to /dev/dm-N since it was made."""
 

@@ -7,8 +7,8 @@ from vastskyd.kernel.disk_links import best
 from vastskyd.kernel.disks import describe_signatures
 from vastskyd.kernel.md import mdadm_uuid
 from vastskyd.kernel.md_sysfs import member_state, sync_progress
+from vastskyd.kernel.mounts import mount_points
 from vastskyd.kernel.nbd_tls import peer_names
-from vastskyd.kernel.users import mount_points
 from vastskyd.ports import MemberState
 
 

@@ -5,6 +5,7 @@ left I/O waits in the device until its table or its hold changes.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.sim.blocks import Bio, Block, IoError, KernelState, Op, grains
@@ -12,7 +13,7 @@ from tests.sim.fake_nbd import NbdBlock
 from tests.sim.faults import Door
 from tests.sim.loop import Signal
 from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
-from vastskyd.core.names import UUID_PREFIX, LegName
+from vastskyd.core.names import UUID_PREFIX, LegName, VolumeDeviceName, wreck_dm_name
 from vastskyd.core.units import GRAIN_BYTES
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget, PathCondition
 
@@ -55,6 +56,8 @@ class DmBlock(Block):
         self.uuid = uuid
         self.table: Table = ErrorTable()
         self.written_bytes = 0
+        # Of those with a write under way: what ends them.
+        self.programs: dict[str, Callable[[], object]] = {}
         self._table_changed = Signal()
 
     def below(self) -> tuple[Block, ...]:
@@ -231,6 +234,28 @@ class FakeDm:
             if block is None:
                 raise NotFoundError(f"there is no device {name}")
             block.load(ErrorTable(), block.size_bytes)
+
+    async def end_writers(self, name: str) -> tuple[str, ...]:
+        async with self._door.step("dm.end_writers"):
+            block = self._named(name)
+            if block is None:
+                raise NotFoundError(f"there is no device {name}")
+            killed = tuple(block.programs)
+            for end in list(block.programs.values()):
+                end()
+            block.programs.clear()
+            return killed
+
+    async def abandon(self, name: str) -> None:
+        async with self._door.step("dm.abandon"):
+            block = self._named(name)
+            volume = None if block is None else VolumeDeviceName.parse(block.uuid)
+            if block is None or volume is None:
+                raise NotFoundError(f"there is no volume {name}")
+            block.load(ErrorTable(), block.size_bytes)
+            block.dm_name = wreck_dm_name(volume.volume, volume.epoch)
+            for user in [user for user in block.users if user.startswith("mounted on ")]:
+                block.close(user)
 
     async def written_bytes(self, device: str) -> int:
         async with self._door.step("dm.written_bytes"):

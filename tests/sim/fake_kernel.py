@@ -41,6 +41,7 @@ class FakeHost:
         self.powered = True
         self.servers: dict[NodeId, ServerProcess] = {}
         self._rng = rng
+        self._pids = 1000
         self.kernel = self._boot()
         network.hosts[name] = self
 
@@ -128,8 +129,14 @@ class FakeHost:
         # The I/O goes on in the kernel if the caller is cancelled, and holds the device open.
         # Nobody is told of it: the kernel has no event for a program's open and close.
         task.add_done_callback(lambda _: block.users.remove(label))
+        self._pids += 1
+        program, killed = f"checker (pid {self._pids})", asyncio.Event()
+        if isinstance(block, DmBlock) and bio.op is Op.WRITE:
+            block.programs[program] = killed.set
         await asyncio.wait((task,))
-        if task.cancelled():
+        if isinstance(block, DmBlock):
+            block.programs.pop(program, None)
+        if task.cancelled() or killed.is_set():
             raise PowerLostError(self.name)
         return task.result()
 

@@ -36,12 +36,14 @@ from vastskyd.core.steps import (
     Connect,
     CreateArray,
     Disconnect,
+    EndWriters,
     FailMember,
     MakeWritable,
     MapLeg,
     MapVolume,
     ReleaseLeg,
     RemoveMember,
+    RemoveWreck,
     Step,
     StopArray,
     UnmapLeg,
@@ -377,13 +379,16 @@ def plan_teardown(
     """The next layer to remove, from the top. With `force` nothing waits: held I/O fails first,
     and users of the device get errors."""
     legs = [leg for leg in sight.legs.values() if leg.name.volume == volume]
+    seen = sight.volumes.get(volume)
     released: list[Step] = []
     if force:
         # Those that work go first. The other way round md would go on with them alone, and
-        # acknowledge what they took, in a history that is over.
-        working = sorted(legs, key=lambda leg: not set(leg.paths) - leg.failed)
-        released += [BreakLeg(leg.name) for leg in working if leg.holds or leg.paths]
-    seen = sight.volumes.get(volume)
+        # acknowledge what they took, in a history that is over. What they took before waits for
+        # the others: when these go, md calls it written, and nobody may be told.
+        used = [leg for leg in legs if leg.holds or leg.paths]
+        released += [BreakLeg(leg.name) for leg in used if _works(leg)]
+        released += [EndWriters(seen.dm_name)] if seen is not None else []
+        released += [BreakLeg(leg.name) for leg in used if not _works(leg)]
     if seen is not None and not seen.broken_off:
         return (*released, UnmapVolume(seen.dm_name, force))
     # Nobody can write any more: no acknowledgement depends on what md does without these.
@@ -400,6 +405,20 @@ def plan_teardown(
     if seen is not None:
         return (UnmapVolume(seen.dm_name, force),)
     return ()
+
+
+def _works(leg: SeenLeg) -> bool:
+    return bool(set(leg.paths) - leg.failed)
+
+
+def plan_wrecks(sight: Sight) -> dict[VolumeId, tuple[RemoveWreck, ...]]:
+    """What is left of fenced volumes, once nobody uses it any more."""
+    plans: dict[VolumeId, tuple[RemoveWreck, ...]] = {}
+    for wreck in sight.wrecks:
+        if not wreck.open_count:
+            step = RemoveWreck(wreck.dm_name)
+            plans[wreck.volume] = (*plans.get(wreck.volume, ()), step)
+    return plans
 
 
 def plan_orphan_paths(

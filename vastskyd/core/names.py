@@ -80,6 +80,15 @@ def volume_dm_name(name: str) -> str:
     return f"vastsky-volume-{name}"
 
 
+def wreck_dm_name(volume: VolumeId, epoch: int) -> str:
+    """What is left of a fenced volume's device while programs have it open."""
+    return f"vastsky-wreck-{volume}-{epoch}"
+
+
+def is_wreck(dm_name: str) -> bool:
+    return dm_name.startswith("vastsky-wreck-")
+
+
 def volume_device(name: str) -> str:
     return f"/dev/vastsky/{name}"
 

@@ -81,6 +81,7 @@ class Sight:
     arrays: Mapping[tuple[VolumeId, int], SeenArray] = field(default_factory=dict)
     volumes: Mapping[VolumeId, SeenVolume] = field(default_factory=dict)
     paths: tuple[SeenPath, ...] = ()
+    wrecks: tuple[SeenVolume, ...] = ()
 
     def volume_ids(self) -> tuple[VolumeId, ...]:
         """Volumes of which anything is there, in a fixed order."""

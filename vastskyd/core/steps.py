@@ -115,6 +115,19 @@ class UnmapVolume:
     force: bool
 
 
+@dataclass(frozen=True)
+class EndWriters:
+    """Before the held I/O of a fenced volume is failed: md may then call a write done that one leg
+    took before the fence, and that nobody will ever read."""
+
+    dm_name: str
+
+
+@dataclass(frozen=True)
+class RemoveWreck:
+    dm_name: str
+
+
 Step = (
     Connect
     | Disconnect
@@ -131,4 +144,6 @@ Step = (
     | StopArray
     | MapVolume
     | UnmapVolume
+    | EndWriters
+    | RemoveWreck
 )

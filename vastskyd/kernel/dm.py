@@ -19,9 +19,10 @@ from vastskyd.core.names import (
     VolumeDeviceName,
     volume_device,
     volume_dm_name,
+    wreck_dm_name,
 )
 from vastskyd.core.units import SECTOR_BYTES
-from vastskyd.kernel import dm_ioctl, dm_table, sysfs, threads, users
+from vastskyd.kernel import dm_ioctl, dm_table, process, sysfs, threads, users, writers
 from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget
 
@@ -31,7 +32,10 @@ CALL_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 5.0
 _REMOVE_RETRY_S = 0.1
 LINK_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 30.0
+UMOUNT_TIMEOUT_S = 20.0
 _LINK_PAUSE_S = 0.05
+_BY_SYSTEMD = ("systemd-run", "--quiet", "--collect", "--wait", "--")
 _STAT_WRITTEN = 6  # sectors written: Documentation/block/stat.rst
 
 # Held I/O must not stop a table swap: do not wait for it, and do not freeze a file system above.
@@ -98,6 +102,30 @@ class LinuxDeviceMapper:
             _swap(name, dm_table.error(dm_table.size_bytes(table)), dm_ioctl.INTERNAL)
 
         await self._change(name, "replace with an error table", act)
+
+    async def end_writers(self, name: str) -> tuple[str, ...]:
+        def act() -> tuple[str, ...]:
+            return writers.end_writers(f"dm-{dm_ioctl.call(Command.DEV_STATUS, name).minor}")
+
+        what = f"end the writers of {name}"
+        return await threads.call(lambda: _speaking(what, act), KILL_TIMEOUT_S, what)
+
+    async def abandon(self, name: str) -> None:
+        def act() -> tuple[str, ...]:
+            answer = dm_ioctl.call(Command.DEV_STATUS, name)
+            volume = VolumeDeviceName.parse(answer.uuid)
+            if volume is None:
+                raise ConflictError(f"the device {name} is no volume of ours")
+            _swap(name, dm_table.error(dm_table.size_bytes(_table(name))), dm_ioctl.INTERNAL)
+            wreck = wreck_dm_name(volume.volume, volume.epoch)
+            dm_ioctl.call(Command.DEV_RENAME, name, udev=dm_ioctl.INTERNAL, new_name=wreck)
+            return users.mounted_at(f"dm-{answer.minor}")
+
+        for place in await self._change(name, "abandon", act):
+            # By systemd, since vastskyd sees copies of the host's mounts. It lets go of what is
+            # busy later: a wreck's last user ends whenever he likes.
+            umount = ("umount", "--lazy", "--", place)
+            await process.run((*_BY_SYSTEMD, *umount), UMOUNT_TIMEOUT_S)
 
     async def written_bytes(self, device: str) -> int:
         counters = sysfs.attribute(sysfs.BLOCK / Path(device).name / "stat")

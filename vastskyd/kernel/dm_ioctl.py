@@ -23,6 +23,7 @@ _ANSWER_MAX_BYTES = 1024 * 1024
 class Command(IntEnum):
     DEV_CREATE = 3
     DEV_REMOVE = 4
+    DEV_RENAME = 5
     DEV_SUSPEND = 6  # without Flag.SUSPEND: resume
     DEV_STATUS = 7
     TABLE_LOAD = 9
@@ -194,12 +195,15 @@ def call(
     udev: UdevFlag | None = None,
     table: tuple[Target, ...] = (),
     message: str = "",
+    new_name: str = "",
 ) -> Answer:
     """One ioctl. OSError as the kernel says: ENXIO no such device, EBUSY in use or exists.
 
     Opens the control node for the call: it keeps no state between calls but the event number.
     """
     content = encode_target_message(message) if message else encode_table(table)
+    if new_name:
+        content = new_name.encode() + b"\0"
     room = _ANSWER_BYTES
     control = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vastskyd.core.errors import NotFoundError
 from vastskyd.kernel import sysfs
+from vastskyd.kernel.mounts import mount_points
 
 _PROC = Path("/proc")
 
@@ -40,27 +41,14 @@ def partitions(kernel_name: str) -> tuple[str, ...]:
     )
 
 
-def mount_points(mountinfo: str, number: str) -> tuple[str, ...]:
-    """Where the device "major:minor" is mounted, from the text of /proc/self/mountinfo."""
-    points = []
-    for line in mountinfo.splitlines():
-        fields = line.split()
-        if len(fields) > 4 and fields[2] == number:
-            points.append(_unescape(fields[4]))
-    return tuple(dict.fromkeys(points))
-
-
-def _unescape(path: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        path = path.replace(code, character)
-    return path
+def mounted_at(kernel_name: str) -> tuple[str, ...]:
+    """Where file systems on the device are mounted."""
+    number = sysfs.attribute(Path("/sys/class/block") / kernel_name / "dev") or ""
+    return mount_points(sysfs.attribute(_PROC / "self" / "mountinfo") or "", number)
 
 
 def _mounts(kernel_name: str) -> Iterator[str]:
-    number = sysfs.attribute(Path("/sys/class/block") / kernel_name / "dev")
-    if number is None:
-        return
-    for point in mount_points(sysfs.attribute(_PROC / "self" / "mountinfo") or "", number):
+    for point in mounted_at(kernel_name):
         yield f"mounted on {point}"
 
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
-from vastskyd.core.layout import Plan, plan_orphan_paths, plan_teardown, plan_volume
+from vastskyd.core.layout import (
+    Plan,
+    plan_orphan_paths,
+    plan_teardown,
+    plan_volume,
+    plan_wrecks,
+)
 from vastskyd.core.names import PathName, array_uuid
 from vastskyd.core.sight import Sight, Trouble
 from vastskyd.core.steps import (
@@ -18,12 +24,14 @@ from vastskyd.core.steps import (
     Connect,
     CreateArray,
     Disconnect,
+    EndWriters,
     FailMember,
     MakeWritable,
     MapLeg,
     MapVolume,
     ReleaseLeg,
     RemoveMember,
+    RemoveWreck,
     Step,
     StopArray,
     UnmapLeg,
@@ -253,6 +261,8 @@ class HeadRole:
         )
         for step in plan_orphan_paths(sight, keep):
             self._cut(step.device)
+        for volume, steps in plan_wrecks(sight).items():
+            self._begin(volume, steps, revision)
 
     async def _set_rates(self, document: HeadDocument, sight: Sight) -> None:
         rate = (document.sync_rate_min_kib_s, document.sync_rate_max_kib_s)
@@ -274,6 +284,10 @@ class HeadRole:
                 return dm.release_leg(step.name)
             case BreakLeg():
                 return dm.replace_with_error(step.name.dm_name())
+            case EndWriters():
+                return self._end_writers(step)
+            case RemoveWreck():
+                return dm.remove(step.dm_name)
             case UnmapLeg():
                 return dm.remove(step.name.dm_name())
             case CreateArray():
@@ -321,9 +335,17 @@ class HeadRole:
             if not step.force:
                 self._users[volume] = (error.message,)
                 return self._users[volume] != before
-            await self._kernel.dm.replace_with_error(step.dm_name)
+            await self._kernel.dm.abandon(step.dm_name)
             log.error("volume %s is in use and fenced: its users get errors", volume)
         return True
+
+    async def _end_writers(self, step: EndWriters) -> None:
+        try:
+            killed = await self._kernel.dm.end_writers(step.dm_name)
+        except NotFoundError:
+            return
+        if killed:
+            log.error("%s is fenced: killed %s", step.dm_name, ", ".join(killed))
 
     # --- connections --------------------------------------------------------------------
 

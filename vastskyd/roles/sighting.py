@@ -5,6 +5,7 @@ from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.names import (
     LegName,
     VolumeDeviceName,
+    is_wreck,
     parse_array_uuid,
     parse_extent_uuid,
 )
@@ -31,12 +32,16 @@ async def observe(kernel: Kernel) -> Sight:
     ]
     legs: dict[ExtentId, SeenLeg] = {}
     volumes: dict[VolumeId, SeenVolume] = {}
+    wrecks: list[SeenVolume] = []
     for device in devices:
         extent = parse_extent_uuid(device.uuid)
         if extent is not None:
             paths.append(SeenPath(device.device, extent, LOCAL, LOCAL, True))
         elif (name := VolumeDeviceName.parse(device.uuid)) is not None:
-            volumes[name.volume] = _volume(name, device)
+            if is_wreck(device.name):
+                wrecks.append(_volume(name, device))
+            else:
+                volumes[name.volume] = _volume(name, device)
         elif (leg := LegName.parse(device.uuid)) is not None:
             seen = await _leg(kernel, leg, device)
             if seen is not None:
@@ -45,7 +50,7 @@ async def observe(kernel: Kernel) -> Sight:
     for array in await kernel.md.arrays():
         volume, segment = parse_array_uuid(array.uuid)
         arrays[volume, segment] = _array(volume, segment, array)
-    return Sight(legs, arrays, volumes, tuple(paths))
+    return Sight(legs, arrays, volumes, tuple(paths), tuple(wrecks))
 
 
 def _volume(name: VolumeDeviceName, device: DmDevice) -> SeenVolume:
