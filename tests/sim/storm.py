@@ -124,13 +124,18 @@ class Storm:
         drawn = rng.random()
         if not exists:
             self.cluster.checker.forget(name)
-            return api.CreateVolume(name=name, size_bytes=24 * MIB, copies=self.copies[name])
+            standby = tuple(NodeId(head) for head in heads) if rng.random() < 0.5 else ()
+            return api.CreateVolume(
+                name=name, size_bytes=24 * MIB, copies=self.copies[name], standby=standby
+            )
         if not owner:
             if drawn < 0.1:
                 return api.DeleteVolume(volume=name)
             return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
-        if drawn < 0.4:
+        if drawn < 0.3:
             return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
+        if drawn < 0.5:
+            return api.FailoverVolume(volume=name, head=rng.choice(heads))
         return api.DetachVolume(volume=name)
 
     async def _program(self, name: str, number: int) -> None:
