@@ -38,6 +38,17 @@ async def aside(command: str) -> str:
     return await asyncio.to_thread(sh, command)
 
 
+class Process:
+    def __init__(self, pid: int) -> None:
+        self._stat = Path(f"/proc/{pid}/stat")
+
+    def lives(self) -> bool:
+        try:
+            return self._stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+
 class LabWorld:
     def __init__(self) -> None:
         self.kernel = HostKernel(TLS / "client")
@@ -148,8 +159,9 @@ class LabWorld:
         return await asyncio.to_thread(_read, device, offset_bytes, length_bytes)
 
     @asynccontextmanager
-    async def opened(self, device: str) -> AsyncIterator[None]:
-        code = f"import os; os.open({device!r}, os.O_RDONLY); print(1, flush=True); input()"
+    async def opened(self, device: str, *, to_write: bool = False) -> AsyncIterator["Process"]:
+        mode = "os.O_RDWR" if to_write else "os.O_RDONLY"
+        code = f"import os; os.open({device!r}, {mode}); print(1, flush=True); input()"
         pipe = asyncio.subprocess.PIPE
         program = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, stdin=pipe, stdout=pipe
@@ -157,10 +169,15 @@ class LabWorld:
         assert program.stdout is not None
         await program.stdout.readline()
         try:
-            yield
+            yield Process(program.pid)
         finally:
-            program.kill()
+            with contextlib.suppress(ProcessLookupError):
+                program.kill()
             await program.wait()
+
+    async def mount(self, device: str) -> None:
+        place = f"/run/contract-mount-{os.path.basename(device)}"
+        await aside(f"mke2fs -q -F -t ext4 {device} && mkdir -p {place} && mount {device} {place}")
 
     async def clean(self) -> None:
         """Takes everything down, whatever state a test left it in."""

@@ -1,6 +1,7 @@
 """DeviceMapper's contract."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -20,6 +21,12 @@ BLOCK = bytes(range(256)) * 16
 
 # Longer than the kernel takes to try a path, shorter than anything it gives up by itself.
 HELD_S = 1.5
+
+
+async def eventually(so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not so():  # noqa: ASYNC110 - a process's end, nobody tells
+            await asyncio.sleep(0.05)
 
 
 async def device_of(world: World, name: str) -> DmDevice | None:
@@ -217,6 +224,46 @@ async def test_a_device_in_use_is_busy_and_says_by_whom(world: World) -> None:
             await dm.remove(name)
     await dm.remove(name)
     assert await dm.holders(name) == ()
+
+
+async def test_who_writes_to_a_device_is_ended(world: World) -> None:
+    (disk,) = await world.make_legs(1, SIZE)
+    dm = world.kernel.dm
+    name, uuid = names.volume_dm_name("fenced"), VolumeDeviceName(VOLUME, 1).dm_uuid()
+    device = await dm.ensure_linear(name, uuid, (LinearTarget(disk, 0, MIB),), public=True)
+    async with world.opened(device) as reader, world.opened(device, to_write=True) as writer:
+        (killed,) = await dm.end_writers(name)
+        assert killed.startswith("python3")
+        await eventually(lambda: not writer.lives())
+        assert reader.lives()
+        assert await dm.end_writers(name) == ()
+    await dm.remove(name)
+    with pytest.raises(NotFoundError):
+        await dm.end_writers(name)
+
+
+async def test_an_abandoned_device_leaves_its_name_to_the_next(world: World) -> None:
+    first, second = await world.make_legs(2, SIZE)
+    dm = world.kernel.dm
+    name, uuid = names.volume_dm_name("fenced"), VolumeDeviceName(VOLUME, 1).dm_uuid()
+    device = await dm.ensure_linear(name, uuid, (LinearTarget(first, 0, SIZE),), public=True)
+    async with world.opened(device):
+        await world.mount(device)
+        await dm.abandon(name)
+        assert await device_of(world, name) is None
+        wreck = await device_of(world, names.wreck_dm_name(VOLUME, 1))
+        assert wreck is not None
+        assert wreck.slaves == ()
+        (holder,) = await dm.holders(wreck.name)
+        assert holder.startswith("opened by ")
+        with pytest.raises(OSError):
+            await world.write(wreck.device, 0, BLOCK)
+        again = VolumeDeviceName(VOLUME, 2).dm_uuid()
+        new = await dm.ensure_linear(name, again, (LinearTarget(second, 0, SIZE),), public=True)
+        await world.write(new, 0, BLOCK)
+        await dm.remove(name)
+    await dm.remove(wreck.name)
+    assert await device_of(world, wreck.name) is None
 
 
 async def test_a_device_under_another_is_held_by_it(world: World) -> None:

@@ -26,6 +26,10 @@ class Served:
     size_bytes: int
 
 
+class Program(Protocol):
+    def lives(self) -> bool: ...
+
+
 class World(Protocol):
     kernel: Kernel
     disks: Disks
@@ -55,5 +59,10 @@ class World(Protocol):
 
     async def read(self, device: str, offset_bytes: int, length_bytes: int) -> bytes: ...
 
-    def opened(self, device: str) -> AbstractAsyncContextManager[None]:
+    def opened(
+        self, device: str, *, to_write: bool = False
+    ) -> AbstractAsyncContextManager[Program]:
         """Some program has the device open meanwhile."""
+
+    async def mount(self, device: str) -> None:
+        """A new file system on the device, mounted somewhere. Nobody unmounts it."""

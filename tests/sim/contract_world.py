@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from tests.contract.world import Served
-from tests.sim.blocks import Bio, IoError, Op, Patch
+from tests.sim.blocks import Bio, Block, IoError, Op, Patch
 from tests.sim.fake_disks import DiskBlock, FakeMedia
+from tests.sim.fake_dm import DmBlock
 from tests.sim.fake_kernel import FakeHost
 from tests.sim.world import World
 from vastskyd.core.documents import Endpoint
@@ -67,6 +68,7 @@ class SimWorld:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._pids = 4711
         self._host = self._world.add_host(HEAD, Role.HEAD)
         ports = self._world.ports(HEAD)
         self.kernel: Kernel = ports.kernel
@@ -157,14 +159,33 @@ class SimWorld:
             raise OSError(errno.ENOENT, str(error)) from error
 
     @asynccontextmanager
-    async def opened(self, device: str) -> AsyncIterator[None]:
+    async def opened(self, device: str, *, to_write: bool = False) -> AsyncIterator["FakeProgram"]:
         block = self._host.kernel.find(device)
-        label = "opened by python3 (pid 4712)"
-        block.open(label)
+        self._pids += 1
+        program = FakeProgram(block, self._pids)
+        if to_write and isinstance(block, DmBlock):
+            block.programs[f"python3 (pid {self._pids})"] = program.end
         try:
-            yield
+            yield program
         finally:
-            block.close(label)
+            program.end()
+
+    async def mount(self, device: str) -> None:
+        self._host.kernel.find(device).open(f"mounted on /run/{device}")
+
+
+class FakeProgram:
+    def __init__(self, block: Block, pid: int) -> None:
+        self._block = block
+        self._label = f"opened by python3 (pid {pid})"
+        block.open(self._label)
+
+    def lives(self) -> bool:
+        return self._label in self._block.users
+
+    def end(self) -> None:
+        if self.lives():
+            self._block.close(self._label)
 
 
 def _block_of(host: FakeHost, media: FakeMedia) -> DiskBlock:
