@@ -321,6 +321,16 @@ class ShowLocal(Record):
     """Answer: LocalView. Needs no manager."""
 
 
+class LocalVolume(Record):
+    """A volume of this host as its own kernel shows it. `state`: active, degraded, stalled
+    (writes wait; `message` says for what), assembling, in-use, detaching or failed."""
+
+    name: str
+    device: str
+    state: str
+    message: str
+
+
 class LocalView(Record):
     """What this host is. `node` and `cluster_name` are empty while it belongs to no cluster;
     `connected`: it has a session with the manager, or is the manager."""
@@ -330,6 +340,7 @@ class LocalView(Record):
     cluster_name: str
     roles: tuple[Role, ...]
     connected: bool
+    volumes: tuple[LocalVolume, ...] = ()
 
 
 class InitCluster(Record):

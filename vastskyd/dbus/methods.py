@@ -191,4 +191,5 @@ PROPERTIES = (
     ("ClusterName", "cluster_name", True),
     ("Roles", "roles", True),
     ("Connected", "connected", True),
+    ("LocalVolumes", "volumes", True),
 )

@@ -192,6 +192,7 @@ class Host:
             cluster_name="" if identity is None else identity.cluster_name,
             roles=() if identity is None else identity.roles,
             connected=self._member is not None and self._member.connected,
+            volumes=() if self._member is None else self._member.local_volumes(),
         )
 
 

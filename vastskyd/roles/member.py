@@ -129,6 +129,10 @@ class Member:
         """There is a session with the manager, or this is it."""
         return self.identity.manager in self._peers.connected()
 
+    def local_volumes(self) -> tuple[api.LocalVolume, ...]:
+        """This head's volumes by its own knowledge: the manager may be away."""
+        return self._agent.local_volumes(connected=self.connected)
+
     async def _answer(self, peer: NodeId, request: Record) -> Record:
         if isinstance(request, api.ApplyDocument | api.Probe | api.Ping):
             return await self._agent.answer(peer, request)

@@ -7,6 +7,7 @@ from vastskyd.core import api
 from vastskyd.core.documents import Document, HeadReport, Report, StorageReport
 from vastskyd.core.errors import InvalidError, VastskyError
 from vastskyd.core.ids import NodeId
+from vastskyd.core.local import local_volumes
 from vastskyd.core.model import Record
 from vastskyd.ports import Clock, Kernel, Peers
 from vastskyd.roles.head import HeadRole
@@ -94,6 +95,11 @@ class NodeAgent:
             for wake in self._wakes.values():
                 wake.set()
         return api.Done()
+
+    def local_volumes(self, *, connected: bool) -> tuple[api.LocalVolume, ...]:
+        if self._document is None:
+            return ()
+        return local_volumes(self._document.head, self._head_seen[1], connected=connected)
 
     async def run(self) -> None:
         """Until cancelled. The stacks and exports stay as they are."""

@@ -1,0 +1,39 @@
+"""What is shown is what is so, also by those who cannot ask the manager."""
+
+import asyncio
+
+from tests.sim.cluster import LEG_TIMEOUT_S, SimCluster
+from tests.sim.test_cluster import at_the_end, attached, simulate
+
+
+def test_a_head_says_why_writes_wait_while_the_manager_is_away() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, head="h2")
+        (shown,) = cluster.members["h2"].local_volumes()
+        assert (shown.name, shown.state, shown.message) == ("v", "active", "")
+        cluster.world.partition("h1")
+        (leg,) = cluster.state_of("v").segments[0].legs[:1]
+        disk = cluster.state().disk_of(leg.extent)
+        assert disk is not None
+        cluster.world.power_cut(disk.node)
+        await asyncio.sleep(LEG_TIMEOUT_S + 10)
+        (shown,) = cluster.members["h2"].local_volumes()
+        assert shown.state == "stalled"
+        assert f"the leg on {disk.node}" in shown.message
+        assert "the manager, which is unreachable" in shown.message
+        acknowledged = cluster.checker.acknowledged
+        await asyncio.sleep(20)
+        assert cluster.checker.acknowledged == acknowledged
+        cluster.world.heal()
+        await cluster.until("degraded", 20, lambda: _state(cluster) == "degraded")
+        await cluster.until("writes go on", 10, lambda: cluster.checker.acknowledged > acknowledged)
+        cluster.power_on(disk.node)
+        await cluster.until("whole again", 60, lambda: _state(cluster) == "active")
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(41))
+
+
+def _state(cluster: SimCluster) -> str:
+    (shown,) = cluster.members["h2"].local_volumes()
+    return shown.state
