@@ -163,6 +163,40 @@ def test_a_pulled_disk_is_rebuilt_elsewhere_at_once() -> None:
     simulate(body, lambda: SimCluster(4))
 
 
+def test_a_disk_that_moves_to_another_host_takes_its_data_along() -> None:
+    """From a host that lives, while its volume is detached; then from one that is dead."""
+
+    async def body(cluster: SimCluster) -> None:
+        hosts = cluster.world.hosts
+        await attached(cluster)
+        for task in cluster.checker.tasks:
+            task.cancel()
+        await asyncio.sleep(1)
+        await cluster.detach()
+        assert await legs_on(cluster, "s1")
+        hosts["s2"].insert(hosts["s1"].pull("s1-0"))
+        await cluster.until("it is known", 20, lambda: "disk-moved" in _kinds(cluster))
+        assert not await legs_on(cluster, "s1")
+        await cluster.attach()
+        await cluster.checker.read_all("h1", "v")
+        writing(cluster, "h1")
+        cluster.world.power_cut("s2")
+        # Both legs of a segment may have come to be on s2: then writes wait.
+        await cluster.until("it is seen", 15, lambda: health(cluster, "degraded", "stalled"))
+        hosts["s1"].insert(hosts["s2"].pull("s1-0"))
+        await cluster.until("it is back", 30, lambda: legs_on(cluster, "s1"))
+        cluster.power_on("s2")
+        await cluster.until("redundant", 60, cluster.redundant)
+        assert "leg-replaced" not in await cluster.events()
+        await at_the_end(cluster)
+
+    simulate(body, lambda: SimCluster(41))
+
+
+def _kinds(cluster: SimCluster) -> set[str]:
+    return {event.kind for event in cluster.state().events.values()}
+
+
 def test_a_disk_that_fails_is_rebuilt_elsewhere_at_once() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster)

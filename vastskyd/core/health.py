@@ -116,10 +116,24 @@ def problems(turn: Turn) -> tuple[str, ...]:
         if disk.state in (DiskState.FAILED, DiskState.MISSING):
             said.append(f"disk {disk_name(disk)} is {disk.state}: {disk.reason}")
     for volume in turn.draft.volumes.values():
+        said += _together(turn, volume)
         health, why = volume_health(turn, volume)
         if health is not Health.REDUNDANT:
             said.append(f"volume {volume.name} is {health}" + (f": {why}" if why else ""))
     return tuple(said)
+
+
+def _together(turn: Turn, volume: Volume) -> list[str]:
+    """Legs that would be lost with one host: a disk was moved there."""
+    said = []
+    for segment in volume.segments:
+        nodes = [turn.node_of(leg.extent) for leg in segment.legs]
+        for node in sorted({node for node in nodes if node is not None and nodes.count(node) > 1}):
+            said.append(
+                f"volume {volume.name}, segment {segment.index}: {nodes.count(node)} of its"
+                f" {len(nodes)} legs are on {node}"
+            )
+    return said
 
 
 def cluster_health(turn: Turn) -> str:

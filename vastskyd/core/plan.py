@@ -92,6 +92,39 @@ def _follow_disk(turn: Turn, disk: Disk, condition: DiskCondition, message: str)
         turn.event(Severity.INFO, "disk-returned", disk.id, f"{disk_name(disk)} is back")
 
 
+def _moved_disks(turn: Turn) -> None:
+    """A disk belongs to the host that has it now, if the one that had it says that it is gone, or
+    is gone itself."""
+    for node, facts in list(turn.facts.items()):
+        if not facts.online or not facts.fresh:
+            continue
+        for fact in facts.disks.values():
+            disk = turn.draft.disks.get(fact.id)
+            if (
+                disk is None
+                or disk.node == node
+                or disk.state not in (DiskState.ONLINE, DiskState.MISSING)
+                or fact.condition is not DiskCondition.PRESENT
+                or not _gave_away(turn, disk)
+            ):
+                continue
+            before = disk_name(disk)
+            moved = msgspec.structs.replace(
+                disk, node=node, path=fact.path, state=DiskState.ONLINE, reason=""
+            )
+            turn.draft.put(moved)
+            said = f"disk {before} was moved: it is {disk_name(moved)} now"
+            turn.event(Severity.INFO, "disk-moved", disk.id, said)
+
+
+def _gave_away(turn: Turn, disk: Disk) -> bool:
+    old = turn.facts[disk.node]
+    if not old.online:
+        return old.unreachable_s(turn.monotonic_s) > 0
+    fact = old.disks.get(disk.id)
+    return old.fresh and fact is not None and fact.condition is DiskCondition.MISSING
+
+
 def _extents(turn: Turn) -> None:
     for extent in list(turn.draft.extents.values()):
         disk = turn.draft.disks.get(extent.disk)
@@ -299,6 +332,7 @@ _ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], No
 
 _RULES: tuple[Callable[[Turn], None], ...] = (
     _disks,
+    _moved_disks,
     _extents,
     _creating,
     fail_over,

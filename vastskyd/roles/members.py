@@ -162,24 +162,17 @@ class Members:
                 raise
 
     def facts(self, specs: tuple[DiskSpec, ...], *, settled: bool) -> tuple[DiskFact, ...]:
-        """For each disk that should be here. `settled`: the host has been up long enough that a
-        disk which is not here is missing, not late."""
-        return tuple(
-            fact for spec in specs if (fact := self._fact(spec, settled=settled)) is not None
-        )
+        """For each disk that should be here, and for others of this cluster that are: perhaps one
+        was moved to this host. `settled`: the host has been up long enough that a disk which is
+        not here is missing, not late."""
+        facts = [fact for spec in specs if (fact := self._fact(spec, settled=settled)) is not None]
+        facts += [_present(disk, self._here[disk]) for disk in sorted(self._retired)]
+        return tuple(facts)
 
     def _fact(self, spec: DiskSpec, *, settled: bool) -> DiskFact | None:
         member = self._here.get(spec.id)
         if member is not None:
-            return DiskFact(
-                id=spec.id,
-                path=member.path,
-                condition=DiskCondition.FAILED if member.failed else DiskCondition.PRESENT,
-                size_bytes=member.size_bytes,
-                area_start_bytes=member.description.area_start_bytes,
-                area_end_bytes=member.description.area_end_bytes,
-                message=member.failed,
-            )
+            return _present(spec.id, member)
         if spec.id in self._refused:
             return DiskFact(
                 id=spec.id,
@@ -220,3 +213,15 @@ class Members:
             for block in self._blocks
             if block.path not in ours
         )
+
+
+def _present(disk: DiskId, member: Member) -> DiskFact:
+    return DiskFact(
+        id=disk,
+        path=member.path,
+        condition=DiskCondition.FAILED if member.failed else DiskCondition.PRESENT,
+        size_bytes=member.size_bytes,
+        area_start_bytes=member.description.area_start_bytes,
+        area_end_bytes=member.description.area_end_bytes,
+        message=member.failed,
+    )
