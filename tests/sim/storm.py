@@ -68,15 +68,15 @@ class Storm:
         programs = [
             cluster.spawn(self._program(name, number)) for name in NAMES for number in range(3)
         ]
-        network = cluster.spawn(self._network())
-        await asyncio.wait((*users, network))
+        weather = [cluster.spawn(self._network()), cluster.spawn(self._hands())]
+        await asyncio.wait((*users, *weather))
         self.world.heal()
         for name in self.world.hosts:
             cluster.power_on(name)
         await asyncio.sleep(10)
         for program in programs:
             program.cancel()
-        for task in (*users, network):
+        for task in (*users, *weather):
             task.result()
         self.world.check()
         await self._calm()
@@ -99,6 +99,34 @@ class Storm:
                     self.world.network.cut_control(one, two)
             await asyncio.sleep(rng.uniform(1, 20))
             self.world.heal()
+
+    async def _hands(self) -> None:
+        """Somebody in the machine room: pulls disks and plugs them in, here or there, and ends
+        export servers."""
+        rng = self.world.rng("hands")
+        hosts = self.world.hosts
+        if rng.random() < 0.5:
+            return
+        keeping = [name for name, host in hosts.items() if host.media]
+        home = {media.serial: host for host in hosts.values() for media in host.media}
+        while self.world.now_s() < self.ends_s:
+            await asyncio.sleep(rng.uniform(5, 30))
+            host = hosts[rng.choice(keeping)]
+            if rng.random() < 0.3:
+                for head in list(host.servers):
+                    self.world.log(f"{host.name}: the export server for {head} is killed")
+                    host.kill_export_server(head)
+            elif host.media:
+                media = host.pull(rng.choice(host.media).serial)
+                self.world.log(f"{host.name}: {media.serial} is pulled")
+                await asyncio.sleep(rng.uniform(0.1, 20))
+                other = host if rng.random() < 0.6 else hosts[rng.choice(keeping)]
+                self.world.log(f"{other.name}: {media.serial} is plugged in")
+                other.insert(media)
+        for host in hosts.values():
+            for media in [media for media in host.media if home[media.serial] is not host]:
+                self.world.log(f"{media.serial} goes home")
+                home[media.serial].insert(host.pull(media.serial))
 
     async def _use(self, name: str) -> None:
         """An administrator who changes his mind."""

@@ -202,7 +202,9 @@ def _reach_legs(
             if endpoint.network not in {path.network for path in live}
         ]
         broken = leg.extent in trouble and trouble[leg.extent].broken
-        wanted = tuple(path.device for path in sorted(live, key=lambda path: path.network))
+        # Of a disk that was moved from this host to another, what is left here is no way to it.
+        useful = [path for path in live if path.network >= 0 or not leg.endpoints]
+        wanted = tuple(path.device for path in sorted(useful, key=lambda path: path.network))
         if wanted and not broken:
             seen = sight.legs.get(leg.extent)
             has = () if seen is None else seen.paths

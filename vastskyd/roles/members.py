@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
-from vastskyd.core.ids import ClusterId, DiskId
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
 from vastskyd.ondisk.codec import encode
@@ -22,12 +22,15 @@ _DISK_MIN_BYTES = 64 * MIB
 
 @dataclass
 class Member:
-    """A disk of ours that is there. `failed` says why it is not to be relied on."""
+    """A disk of ours that is there. `failed` says why it is not to be relied on; `mapped` are the
+    extents whose devices are known to stand on it, and not on a device that it was before it was
+    pulled and plugged in again."""
 
     path: str
     size_bytes: int
     current: Current
     failed: str = ""
+    mapped: set[ExtentId] = field(default_factory=set)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

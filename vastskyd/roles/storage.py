@@ -205,10 +205,11 @@ class StorageRole:
             record = _find(member.description, spec.id)
             if record is not None and record.state is ExtentRecordState.READY:
                 target = LinearTarget(member.path, record.offset_bytes, record.length_bytes)
-                if name not in mapped:
+                if name not in mapped or spec.id not in member.mapped:
                     await self._kernel.dm.ensure_linear(
                         name, extent_dm_uuid(spec.id), (target,), public=False
                     )
+                    member.mapped.add(spec.id)
             elif name in mapped:
                 await self._kernel.dm.remove(name)
 
