@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vastskyd.core.documents import HeadDocument
 from vastskyd.core.ids import ExtentId
+from vastskyd.core.model import Layout
 from vastskyd.core.sight import SeenLeg, SeenPath, Sight, Trouble, kernel_name
 
 # A second I/O error within this time, over a fresh connection, is the disk's, not the network's.
@@ -44,8 +45,12 @@ class LegWatch:
         }
         trouble: dict[ExtentId, Trouble] = {}
         retry: list[str] = []
+        alone = _without_copies(document)
         for extent, leg in sight.legs.items():
             watched = self._watched.setdefault((extent, leg.name.epoch), _Watched())
+            if watched.broken and extent in alone and not leg.holds:
+                # Its users were told; there is no other leg to go on with, so it is tried again.
+                watched = self._watched[extent, leg.name.epoch] = _Watched()
             retry += self._update(watched, leg, paths, now_s)
             if watched.broken:
                 trouble[extent] = Trouble(True, "its server answers with I/O errors")
@@ -76,3 +81,13 @@ class LegWatch:
             watched.broken = True
             return []
         return [paths[name].device for name in live]
+
+
+def _without_copies(document: HeadDocument) -> frozenset[ExtentId]:
+    return frozenset(
+        leg.extent
+        for spec in document.volumes
+        if spec.layout is Layout.LINEAR
+        for segment in spec.segments
+        for leg in segment.legs
+    )
