@@ -159,6 +159,31 @@ def test_a_pulled_disk_is_rebuilt_elsewhere_at_once() -> None:
     simulate(body, lambda: SimCluster(4))
 
 
+@pytest.mark.parametrize("away_s", [0.2, 30.0])
+def test_a_disk_that_was_pulled_and_plugged_in_again_serves_again(away_s: float) -> None:
+    """Nobody used it meanwhile: the legs on it are whole."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create()
+        await cluster.attach()
+        for number in range(40):
+            assert await cluster.checker.write("h1", "v", number)
+        await cluster.detach()
+        there = await legs_on(cluster, "s1")
+        assert there
+        host = cluster.world.hosts["s1"]
+        media = host.pull("s1-0")
+        await asyncio.sleep(away_s)
+        host.insert(media)
+        await asyncio.sleep(5)
+        await cluster.attach()
+        await cluster.until("redundant", 30, cluster.redundant)
+        assert await legs_on(cluster, "s1") == there
+        await at_the_end(cluster)
+
+    simulate(body, lambda: SimCluster(13))
+
+
 def test_a_disk_that_fails_is_rebuilt_elsewhere_at_once() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster)

@@ -25,6 +25,7 @@ class Member:
     """A disk of ours that is there. `failed` says why it is not to be relied on."""
 
     path: str
+    kernel_name: str
     size_bytes: int
     current: Current
     failed: str = ""
@@ -60,9 +61,11 @@ class Members:
     async def rescan(self) -> None:
         """Notices disks that came and went."""
         self._blocks = await self._disks.list()
-        paths = {block.path for block in self._blocks}
+        paths = {block.path: block for block in self._blocks}
         for disk, member in list(self._here.items()):
-            if member.path not in paths:
+            if member.path in paths:
+                member.kernel_name = paths[member.path].kernel_name
+            else:
                 log.warning("disk %s is gone from %s", disk, member.path)
                 del self._here[disk]
                 self._retired.discard(disk)
@@ -81,7 +84,9 @@ class Members:
             return
         match found:
             case Current() if found.description.cluster == self._cluster:
-                self._here[found.description.disk] = Member(block.path, block.size_bytes, found)
+                self._here[found.description.disk] = Member(
+                    block.path, block.kernel_name, block.size_bytes, found
+                )
                 self._foreign.pop(block.path, None)
                 self._lost.discard(found.description.disk)
             case Current():
@@ -133,7 +138,7 @@ class Members:
         second = await self._write(block.path, description, first)
         if before is not None:
             del self._here[before]
-        self._here[spec.id] = Member(block.path, block.size_bytes, second)
+        self._here[spec.id] = Member(block.path, block.kernel_name, block.size_bytes, second)
         log.info("disk %s enrolled at %s", spec.id, block.path)
 
     async def _write(

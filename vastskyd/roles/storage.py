@@ -199,13 +199,14 @@ class StorageRole:
                 self._start_wipe(disk, spec, record)
 
     async def _map_extents(self, member: Member, extents: list[ExtentSpec]) -> None:
-        mapped = {device.name for device in await self._kernel.dm.devices()}
+        mapped = {device.name: device.slaves for device in await self._kernel.dm.devices()}
         for spec in extents:
             name = extent_dm_name(spec.id)
             record = _find(member.description, spec.id)
             if record is not None and record.state is ExtentRecordState.READY:
                 target = LinearTarget(member.path, record.offset_bytes, record.length_bytes)
-                if name not in mapped:
+                # Else it stands on a device that the disk was before it was pulled.
+                if mapped.get(name) != (member.kernel_name,):
                     await self._kernel.dm.ensure_linear(
                         name, extent_dm_uuid(spec.id), (target,), public=False
                     )
