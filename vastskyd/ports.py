@@ -78,6 +78,9 @@ class DeviceMapper(Protocol):
         """fail_if_no_path: what is held fails now, and what comes fails while no path is there.
         ensure_leg arms the hold again."""
 
+    async def retry_leg(self, name: LegName) -> None:
+        """Paths that failed count as good again: what is held is tried once more."""
+
     async def replace_with_error(self, name: str) -> None:
         """Every I/O of the device fails from now on: the last resort for a device in use."""
 

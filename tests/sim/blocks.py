@@ -129,12 +129,22 @@ class KernelState:
         task.add_done_callback(self._ended)
         return task
 
-    async def call(self, what: str, coro: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    async def call(
+        self,
+        what: str,
+        coro: Coroutine[Any, Any, T],
+        timeout_s: float,
+        *,
+        a_process: bool = False,
+    ) -> T:
         """For port methods: what the kernel does is not undone if the caller goes away, and a
-        caller does not wait for ever. Raises DeviceError for EIO and after `timeout_s`."""
+        caller does not wait for ever. Raises DeviceError for EIO and after `timeout_s`. A process
+        that takes longer is killed, wherever it is."""
         task = self.spawn(coro)
         done, _ = await asyncio.wait((task,), timeout=timeout_s)
         if not done:
+            if a_process:
+                task.cancel()
             raise DeviceError(f"{self.host}: {what}: not done within {timeout_s:g} s")
         if task.cancelled():
             raise PowerLostError(self.host)

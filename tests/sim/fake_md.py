@@ -100,7 +100,7 @@ class FakeMd:
                 return running.path
             blocks = [self._kernel.find(leg) for leg in legs]
             work = self._assemble(uuid, name, blocks)
-            return await self._kernel.call(f"assemble {name}", work, CALL_TIMEOUT_S)
+            return await self._kernel.call(f"assemble {name}", work, CALL_TIMEOUT_S, a_process=True)
 
     async def _assemble(self, uuid: str, name: str, blocks: list[Block]) -> str:
         found = []
@@ -135,6 +135,8 @@ class FakeMd:
             await self._kernel.rcu_grace()
             if self._kernel.blocks.get(array.name) is not array:
                 raise DeviceError(f"{name}: {array.name} was stopped while it was put together")
+            if leg.block.users:
+                continue  # another mdadm was faster: the kernel gives a device to one array only
             todo = bitmap.bits if leg.super.by_bitmap else array.all_bits()
             state = MemberState.RECOVERING if leg.super.recovering else MemberState.IN_SYNC
             array.join(
@@ -143,6 +145,11 @@ class FakeMd:
                     todo if leg.super.recovering else 0, leg.super.by_bitmap,
                 )
             )  # fmt: skip
+        if not array.in_sync():
+            for member in list(array.members):
+                array.leave(member)
+            del self._kernel.blocks[array.name]
+            raise DeviceError(f"{name}: not enough legs to start the array")
         array.running = True
         self._kernel.notify()
         return array.path

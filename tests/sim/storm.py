@@ -31,13 +31,13 @@ PROBABILITIES = {
 
 
 class Weather(RandomFaults):
-    """A store that fails and a host that cannot hear of changes end the daemon, and a disk whose
-    description cannot be written has failed for good: no such calls fail here."""
+    """A store that fails and a host that cannot hear of changes end the daemon: no such calls fail
+    here."""
 
     def at(self, host: str, point: str, now_s: float) -> Fault | None:
         fault = super().at(host, point, now_s)
         spared = fault is not None and fault.kind is FaultKind.FAIL
-        if spared and point.startswith(("store.", "kernel.wait_change", "disks.write_slot")):
+        if spared and point.startswith(("store.", "kernel.wait_change")):
             return None
         return fault
 
@@ -68,15 +68,15 @@ class Storm:
         programs = [
             cluster.spawn(self._program(name, number)) for name in NAMES for number in range(3)
         ]
-        network = cluster.spawn(self._network())
-        await asyncio.wait((*users, network))
+        weather = [cluster.spawn(self._network()), cluster.spawn(self._hands())]
+        await asyncio.wait((*users, *weather))
         self.world.heal()
         for name in self.world.hosts:
             cluster.power_on(name)
         await asyncio.sleep(10)
         for program in programs:
             program.cancel()
-        for task in (*users, network):
+        for task in (*users, *weather):
             task.result()
         self.world.check()
         await self._calm()
@@ -99,6 +99,27 @@ class Storm:
                     self.world.network.cut_control(one, two)
             await asyncio.sleep(rng.uniform(1, 20))
             self.world.heal()
+
+    async def _hands(self) -> None:
+        """Somebody in the machine room: pulls disks and plugs them in again, and ends export
+        servers."""
+        rng = self.world.rng("hands")
+        if rng.random() < 0.5:
+            return
+        hosts = [host for host in self.world.hosts.values() if host.media]
+        while self.world.now_s() < self.ends_s:
+            await asyncio.sleep(rng.uniform(5, 30))
+            host = rng.choice(hosts)
+            if rng.random() < 0.3:
+                for head in list(host.servers):
+                    self.world.log(f"{host.name}: the export server for {head} is killed")
+                    host.kill_export_server(head)
+            else:
+                media = host.pull(rng.choice(host.media).serial)
+                self.world.log(f"{host.name}: {media.serial} is pulled")
+                await asyncio.sleep(rng.uniform(0.1, 20))
+                self.world.log(f"{host.name}: {media.serial} is plugged in")
+                host.insert(media)
 
     async def _use(self, name: str) -> None:
         """An administrator who changes his mind."""

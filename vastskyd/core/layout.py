@@ -147,6 +147,8 @@ def _leg_name(spec: VolumeSpec, segment: SegmentSight, leg: LegSpec) -> LegName:
 def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sight: Sight) -> None:
     """Lets md go on without the legs that it may go on without, one a batch, and clears away
     what md already gave up."""
+    if spec.layout is Layout.LINEAR:
+        _fail_bad_blocks(draft, segment, sight)
     array = segment.array
     if array is None:
         return
@@ -160,6 +162,16 @@ def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sigh
         if extent not in wanted or _may_drop(segment, extent):
             draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
             return
+
+
+def _fail_bad_blocks(draft: _Draft, segment: SegmentSight, sight: Sight) -> None:
+    """Without another leg an I/O error is the user's. It is the disk's answer, not its absence:
+    for that I/O waits."""
+    for leg in segment.spec.legs:
+        seen = sight.legs.get(leg.extent)
+        broken = segment.facts[leg.extent].broken and not leg.condemned
+        if broken and seen is not None and seen.holds:
+            draft.steps.append(ReleaseLeg(seen.name))
 
 
 def _members(array: SeenArray, sight: Sight) -> list[SeenLeg]:
@@ -199,7 +211,9 @@ def _reach_legs(
             for endpoint in leg.endpoints
             if endpoint.network not in {path.network for path in live}
         ]
-        broken = leg.extent in trouble and trouble[leg.extent].broken
+        # The last one that has everything is never given up, whatever was wrong with it.
+        last = segment.in_state(LegState.IN_SYNC) == (leg.extent,)
+        broken = leg.extent in trouble and trouble[leg.extent].broken and not last
         wanted = tuple(path.device for path in sorted(live, key=lambda path: path.network))
         if wanted and not broken:
             seen = sight.legs.get(leg.extent)

@@ -22,13 +22,15 @@ _DISK_MIN_BYTES = 64 * MIB
 
 @dataclass
 class Member:
-    """A disk of ours that is there. `failed` says why it is not to be relied on."""
+    """A disk of ours that is there. `failed` says why it is not to be relied on; `refused_at` is
+    the number of the last look at all disks when it first refused its description."""
 
     path: str
     kernel_name: str
     size_bytes: int
     current: Current
     failed: str = ""
+    refused_at: int | None = None
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -49,6 +51,7 @@ class Members:
         self._lost: set[DiskId] = set()
         self._retired: set[DiskId] = set()
         self._blocks: tuple[BlockDevice, ...] = ()
+        self._looks = 0
 
     def get(self, disk: DiskId) -> Member | None:
         """The disk, if it is here and whole."""
@@ -61,6 +64,7 @@ class Members:
     async def rescan(self) -> None:
         """Notices disks that came and went."""
         self._blocks = await self._disks.list()
+        self._looks += 1
         paths = {block.path: block for block in self._blocks}
         for disk, member in list(self._here.items()):
             if member.path in paths:
@@ -152,7 +156,8 @@ class Members:
         self, disk: DiskId, change: Callable[[DiskDescription], DiskDescription]
     ) -> None:
         """Writes the description as `change` makes it; durable on return. One change after the
-        other: none is lost. A disk that refuses it has failed."""
+        other: none is lost. A disk that refuses it has failed, if it does so again after the next
+        rescan: one that was pulled out is missing."""
         member = self._here[disk]
         async with member.writing:
             description = change(member.description)
@@ -163,8 +168,12 @@ class Members:
             except DamagedError:
                 raise
             except VastskyError as error:
-                member.failed = f"its description cannot be written: {error.message}"
+                if member.refused_at is None:
+                    member.refused_at = self._looks
+                elif member.refused_at < self._looks:
+                    member.failed = f"its description cannot be written: {error.message}"
                 raise
+            member.refused_at = None
 
     def facts(self, specs: tuple[DiskSpec, ...], *, settled: bool) -> tuple[DiskFact, ...]:
         """For each disk that should be here. `settled`: the host has been up long enough that a
