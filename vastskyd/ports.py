@@ -78,6 +78,9 @@ class DeviceMapper(Protocol):
         """fail_if_no_path: what is held fails now, and what comes fails while no path is there.
         ensure_leg arms the hold again."""
 
+    async def retry_leg(self, name: LegName) -> None:
+        """Paths that failed count as good again: what is held is tried once more."""
+
     async def replace_with_error(self, name: str) -> None:
         """Every I/O of the device fails from now on: the last resort for a device in use."""
 
@@ -285,10 +288,13 @@ class Exports(Protocol):
 @dataclass(frozen=True)
 class BlockDevice:
     """A whole disk or partition of this host. `path` is stable across reboots where udev gives
-    such a link; `found` says what stands on it ("ext4 filesystem", "partition table", "in use:
-    mounted on /", "vastsky member"), or is empty. `aliases`: other paths it is known by."""
+    such a link, `kernel_name` is not: a disk that was pulled and plugged in again has another as
+    long as anything stands on the old one. `found` says what is on it ("ext4 filesystem",
+    "partition table", "in use: mounted on /", "vastsky member"), or is empty. `aliases`: other
+    paths it is known by."""
 
     path: str
+    kernel_name: str
     serial: str
     size_bytes: int
     found: str

@@ -166,6 +166,31 @@ def test_a_disk_is_pulled_out_under_writes(cluster: Cluster) -> None:
         )
 
 
+def test_a_disk_is_pulled_and_plugged_in_again_while_its_volume_is_detached(
+    cluster: Cluster,
+) -> None:
+    with cluster.new_volume("resting", 48, "head2") as device:
+        writer = Writer(cluster["head2"], device, "resting").begin()
+        writer.goes_on()
+        writer.end()
+        cluster.ctl("volume detach resting")
+        legs = cluster.leg_disks("resting")
+        node, disk = legs[0]
+        cluster[node].unplug_disk(disk)
+        eventually(
+            f"{disk} of {node} is missing",
+            lambda: cluster.disk_of(node, disk).state == "missing",
+            30,
+        )
+        cluster[node].plug_disk(disk)
+        eventually("it is back", lambda: cluster.disk_of(node, disk).state == "online", 60)
+        cluster.ctl("volume attach resting head2")
+        cluster.healthy("resting")
+        assert cluster.leg_disks("resting") == legs
+        writer.verify()
+        compare_copies(cluster.hosts, "head2", cluster.hosts.stores, 2)
+
+
 def test_a_disk_with_bad_sectors_under_writes(cluster: Cluster) -> None:
     with cluster.new_volume("sectors", 48, "head2") as device:
         writer = Writer(cluster["head2"], device, "sectors").begin()

@@ -173,6 +173,24 @@ async def test_a_released_leg_fails_until_it_is_armed_again(world: World) -> Non
     assert await world.read(path, 0, 4096) == BLOCK
 
 
+async def test_failed_paths_are_tried_again(world: World) -> None:
+    (path,) = await world.make_legs(1, SIZE)
+    dm = world.kernel.dm
+    device = await dm.ensure_leg(LEG, (path,), SIZE)
+    await world.fail_path(path)
+    write = asyncio.ensure_future(world.write(device, 0, BLOCK))
+    assert await held(write)
+    await dm.retry_leg(LEG)  # in vain
+    assert await held(write)
+    await world.mend_path(path)
+    await dm.retry_leg(LEG)
+    await asyncio.wait_for(write, 10)
+    assert await world.read(device, 0, len(BLOCK)) == BLOCK
+    await dm.remove(LEG.dm_name())
+    with pytest.raises(NotFoundError):
+        await dm.retry_leg(LEG)
+
+
 async def test_one_of_two_paths_is_enough(world: World) -> None:
     # Both are the same data, as two networks' connections to one extent are.
     (disk,) = await world.make_legs(1, SIZE)

@@ -97,6 +97,7 @@ class KernelState:
         self.dead = False
         self.blocks: dict[str, Block] = {}
         self.links: dict[str, str] = {}
+        self.pulled: list[Block] = []
         self.changes = 0
         self.changed = Signal()
         self._tasks: dict[asyncio.Task[Any], None] = {}

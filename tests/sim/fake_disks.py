@@ -131,7 +131,13 @@ class FakeDisks:
         media = block.media
         member, found = _look(block)
         return BlockDevice(
-            block.stable_path, media.serial, media.size_bytes, found, member, (block.path,)
+            path=block.stable_path,
+            kernel_name=block.name,
+            serial=media.serial,
+            size_bytes=media.size_bytes,
+            found=found,
+            member=member,
+            aliases=(block.path,),
         )
 
     async def read_slots(self, path: str) -> SlotBytes:

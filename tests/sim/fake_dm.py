@@ -222,6 +222,13 @@ class FakeDm:
                 block.table.holds = False
                 block.woken()
 
+    async def retry_leg(self, name: LegName) -> None:
+        async with self._door.step("dm.retry_leg"):
+            block = self._leg(name)
+            if isinstance(block.table, MultipathTable):
+                block.table.failed.clear()
+                block.woken()
+
     def _leg(self, name: LegName) -> DmBlock:
         block = self._own(name.dm_name(), name.dm_uuid())
         if block is None:

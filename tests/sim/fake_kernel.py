@@ -83,6 +83,7 @@ class FakeHost:
         for block in tuple(self.kernel.blocks.values()):
             if isinstance(block, DiskBlock) and block.media is media:
                 block.pulled = True
+                self.kernel.pulled.append(block)
                 self.kernel.blocks.pop(block.name)
                 self.kernel.links.pop(block.stable_path)
         self.kernel.notify()
@@ -149,7 +150,10 @@ class FakeHost:
 
 
 def _plug(kernel: KernelState, media: FakeMedia) -> None:
-    letter = next(c for c in "abcdefghijklmnopqrstuvwxyz" if f"sd{c}" not in kernel.blocks)
+    # As in Linux, a name is not given again while something stands on the disk that had it.
+    kernel.pulled = [block for block in kernel.pulled if block.users]
+    taken = {*kernel.blocks, *(block.name for block in kernel.pulled)}
+    letter = next(c for c in "abcdefghijklmnopqrstuvwxyz" if f"sd{c}" not in taken)
     block = DiskBlock(kernel, f"sd{letter}", media)
     kernel.blocks[block.name] = block
     kernel.links[block.stable_path] = block.name

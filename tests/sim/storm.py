@@ -31,8 +31,8 @@ PROBABILITIES = {
 
 
 class Weather(RandomFaults):
-    """A store that fails and a host that cannot hear of changes end the daemon, and a disk whose
-    description cannot be written has failed for good: no such calls fail here."""
+    """A store that fails and a host that cannot hear of changes end the daemon, and a disk that
+    refuses its description twice has failed for good: no such calls fail here."""
 
     def at(self, host: str, point: str, now_s: float) -> Fault | None:
         fault = super().at(host, point, now_s)

@@ -12,7 +12,7 @@ from tests.sim.faults import Fault, FaultKind, FaultPlan, NoFaults, ScriptedFaul
 from vastskyd.core import api
 from vastskyd.core.errors import BusyError, ConflictError, NotFoundError
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import JobState
+from vastskyd.core.model import DiskState, JobState, Role
 from vastskyd.core.units import MIB
 
 LIMIT_S = 3600.0
@@ -197,6 +197,56 @@ def _kinds(cluster: SimCluster) -> set[str]:
     return {event.kind for event in cluster.state().events.values()}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_disk_pulled_under_writes_is_missing_and_not_failed(seed: int) -> None:
+    """Its description is to be written just then, before anybody has seen that it is gone."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create()
+        await cluster.attach(head="n2")
+        writing(cluster, "n2")
+        await asyncio.sleep(2)
+        host = cluster.world.hosts["n2"]
+        host.kernel.notify()  # disks were looked at just now, and are not so soon again
+        await asyncio.sleep(seed / 10)
+        media = host.pull("n2-0")
+        await asyncio.sleep(10)
+        (disk,) = [d for d in cluster.state().disks.values() if d.serial == "n2-0"]
+        assert disk.state is DiskState.MISSING, disk
+        host.insert(media)
+        await cluster.until(
+            "it is used again", 20, lambda: cluster.state().disks[disk.id].state == "online"
+        )
+        await at_the_end(cluster, "n2")
+
+    simulate(body, lambda: SimCluster(seed, TOGETHER))
+
+
+@pytest.mark.parametrize("away_s", [0.2, 30.0])
+def test_a_disk_that_was_pulled_and_plugged_in_again_serves_again(away_s: float) -> None:
+    """Nobody used it meanwhile: the legs on it are whole."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create()
+        await cluster.attach()
+        for number in range(40):
+            assert await cluster.checker.write("h1", "v", number)
+        await cluster.detach()
+        there = await legs_on(cluster, "s1")
+        assert there
+        host = cluster.world.hosts["s1"]
+        media = host.pull("s1-0")
+        await asyncio.sleep(away_s)
+        host.insert(media)
+        await asyncio.sleep(5)
+        await cluster.attach()
+        await cluster.until("redundant", 30, cluster.redundant)
+        assert await legs_on(cluster, "s1") == there
+        await at_the_end(cluster)
+
+    simulate(body, lambda: SimCluster(13))
+
+
 def test_a_disk_that_fails_is_rebuilt_elsewhere_at_once() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster)
@@ -230,6 +280,72 @@ def test_a_bad_grain_costs_its_extent_only() -> None:
         return "leg-replaced" in await cluster.events()
 
     simulate(body, lambda: SimCluster(6))
+
+
+@pytest.mark.parametrize("away_s", [0.7, 20.0])
+@pytest.mark.parametrize("head", ["h", "a"])
+def test_the_disk_of_the_last_leg_comes_back(head: str, away_s: float) -> None:
+    """Pulled and plugged in again, with nothing left to go on with: writes wait, and go on. The
+    leg is remote to the one head, and local to the other."""
+    shape: Shape = {
+        "h": ((Role.MANAGER, Role.HEAD), 0),
+        "a": ((Role.STORAGE, Role.HEAD), 1),
+        "b": ((Role.STORAGE,), 1),
+    }
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(size_bytes=16 * MIB)
+        await cluster.attach(head=head)
+        writing(cluster, head, grains=16)
+        await asyncio.sleep(2)
+        cluster.world.power_cut("b")
+        await cluster.until("one leg", 20, lambda: len(_in_sync(cluster)) == 1)
+        await asyncio.sleep(3)
+        media = cluster.world.hosts["a"].pull("a-0")
+        await asyncio.sleep(away_s)
+        acknowledged = cluster.checker.acknowledged
+        cluster.world.hosts["a"].insert(media)
+        await cluster.until(
+            "writes go on", 30, lambda: cluster.checker.acknowledged > acknowledged + 5
+        )
+        await cluster.checker.read_all(head, "v")
+        cluster.power_on("b")
+        await cluster.until("redundant", 60, cluster.redundant)
+        await at_the_end(cluster, head)
+
+    simulate(body, lambda: SimCluster(15, shape))
+
+
+def _in_sync(cluster: SimCluster) -> tuple[str, ...]:
+    return cluster.state_of("v").segments[0].in_sync()
+
+
+@pytest.mark.parametrize("shape", [APART, TOGETHER], ids=["apart", "together"])
+def test_without_copies_a_bad_grain_is_its_users_trouble(shape: Shape) -> None:
+    """An error for that grain, and for no other; once the disk has mended it, for none."""
+
+    async def body(cluster: SimCluster) -> None:
+        head = cluster.heads[0]
+        await cluster.create(size_bytes=16 * MIB, copies=1)
+        await cluster.attach(head=head)
+        for number in range(16):
+            assert await cluster.checker.write(head, "v", number)
+        (segment,) = cluster.state_of("v").segments
+        extent = cluster.state().extents[segment.legs[0].extent]
+        serial = cluster.state().disks[extent.disk].serial
+        hosts = cluster.world.hosts.values()
+        (media,) = [m for host in hosts for m in host.media if m.serial == serial]
+        grain = extent.offset_bytes // MIB + 5
+        media.bad[grain] = None
+        for _ in range(2):
+            async with asyncio.timeout(30):
+                assert not await cluster.checker.write(head, "v", 5)
+            await cluster.until("others work", 30, lambda: cluster.checker.write(head, "v", 6))
+        del media.bad[grain]
+        await cluster.until("it works", 30, lambda: cluster.checker.write(head, "v", 5))
+        await at_the_end(cluster, head)
+
+    simulate(body, lambda: SimCluster(14, shape))
 
 
 @pytest.mark.parametrize("head", ["h1", "h2"])

@@ -171,9 +171,9 @@ def _fail_bad_blocks(draft: _Draft, segment: SegmentSight, sight: Sight) -> None
     for that I/O waits."""
     for leg in segment.spec.legs:
         seen = sight.legs.get(leg.extent)
-        if segment.facts[leg.extent].broken and not leg.condemned and seen is not None:
-            if seen.holds:
-                draft.steps.append(ReleaseLeg(seen.name))
+        broken = segment.facts[leg.extent].broken and not leg.condemned
+        if broken and seen is not None and seen.holds:
+            draft.steps.append(ReleaseLeg(seen.name))
 
 
 def _members(array: SeenArray, sight: Sight) -> list[SeenLeg]:
@@ -213,7 +213,9 @@ def _reach_legs(
             for endpoint in leg.endpoints
             if endpoint.network not in {path.network for path in live}
         ]
-        broken = leg.extent in trouble and trouble[leg.extent].broken
+        # The last one that has everything is never given up, whatever was wrong with it.
+        last = segment.in_state(LegState.IN_SYNC) == (leg.extent,)
+        broken = leg.extent in trouble and trouble[leg.extent].broken and not last
         # Of a disk that was moved from this host to another, what is left here is no way to it.
         useful = [path for path in live if path.network >= 0 or not leg.endpoints]
         wanted = tuple(path.device for path in sorted(useful, key=lambda path: path.network))

@@ -47,13 +47,15 @@ def shrunk(segment: Segment, fact: SegmentFact) -> dict[ExtentId, LegState]:
     """The legs that leave S or J now, with the state they go to; empty: none may or must.
 
     A leg that is OUT cannot be used again before the head has seen the commit, so it may leave at
-    any time. A leg that is HELD may come back while another goes; it may leave only once the head
+    any time; and so may one that md fills again, since by its superblock it lacks something. A leg
+    that is HELD may come back while another goes; it may leave only once the head
     has no freedom left to choose a different quorum from S by itself.
     """
     if not fact.created:
         return {}
     by_extent = {leg.extent: leg for leg in fact.legs}
-    gone = (LegCondition.OUT, LegCondition.HELD)
+    stale = (LegCondition.OUT, LegCondition.RECOVERING)
+    gone = (*stale, LegCondition.HELD)
 
     def condition(extent: ExtentId) -> LegCondition:
         leg = by_extent.get(extent)
@@ -70,13 +72,23 @@ def shrunk(segment: Segment, fact: SegmentFact) -> dict[ExtentId, LegState]:
     if joining:
         return leaving(joining)
     committed = segment.in_sync()
-    out = [e for e in committed if condition(e) is LegCondition.OUT]
+    out = [e for e in committed if condition(e) in stale]
     held = [e for e in committed if condition(e) is LegCondition.HELD]
     active = [e for e in committed if condition(e) is LegCondition.ACTIVE]
     if not active or not (out or held):
         return {}
     free_to_choose = len(committed) - len(out) > write_quorum(len(committed))
     return leaving(out if free_to_choose else [*out, *held])
+
+
+def given_up(segment: Segment, fact: SegmentFact) -> dict[ExtentId, LegState]:
+    """Legs out of the set that cannot be filled: their server answers with I/O errors."""
+    broken = {leg.extent for leg in fact.legs if leg.broken}
+    return {
+        leg.extent: LegState.FAILED
+        for leg in segment.legs
+        if leg.state in (LegState.BEHIND, LegState.REBUILDING) and leg.extent in broken
+    }
 
 
 def grown(segment: Segment, fact: SegmentFact) -> dict[ExtentId, LegState]:

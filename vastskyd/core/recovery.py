@@ -18,7 +18,7 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.placement import extent_length, place_leg
-from vastskyd.core.quorum import grown, shrunk
+from vastskyd.core.quorum import given_up, grown, shrunk
 from vastskyd.core.state import ClusterState
 from vastskyd.core.turn import Turn, disk_name
 from vastskyd.core.units import format_size
@@ -52,7 +52,7 @@ def _follow_volume(turn: Turn, volume: Volume, fact: VolumeFact, *, current: boo
             continue
         changes = shrunk(segment, seen)
         if not changes and current:
-            changes = grown(segment, seen)
+            changes = grown(segment, seen) | _hopeless(turn, segment, seen)
         after = _with_legs(turn, segment, changes)
         if seen.created and not segment.initialised and _whole(after, seen):
             after = msgspec.structs.replace(after, initialised=True)
@@ -60,6 +60,15 @@ def _follow_volume(turn: Turn, volume: Volume, fact: VolumeFact, *, current: boo
             volume = turn.put_segment(volume, after)
             _tell(turn, volume, segment, changes, seen)
         _track_rebuilds(turn, volume, after, seen)
+
+
+def _hopeless(turn: Turn, segment: Segment, seen: SegmentFact) -> dict[ExtentId, LegState]:
+    """What is given up, but for legs whose disk may come back."""
+    return {
+        extent: state
+        for extent, state in given_up(segment, seen).items()
+        if not is_condemned(turn.draft, extent)
+    }
 
 
 def _whole(segment: Segment, seen: SegmentFact) -> bool:

@@ -198,6 +198,7 @@ def _member_leg(
         return LegFact(
             extent=leg.extent,
             condition=LegCondition.RECOVERING,
+            broken=broken,
             done_bytes=array.sync_done_bytes,
             total_bytes=array.sync_total_bytes,
             message=message,

@@ -103,6 +103,7 @@ class LinuxDisks:
             return None
         return BlockDevice(
             path=path,
+            kernel_name=name,
             serial=serial,
             size_bytes=size,
             found=found,

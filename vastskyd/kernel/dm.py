@@ -24,7 +24,7 @@ from vastskyd.core.names import (
 from vastskyd.core.units import SECTOR_BYTES
 from vastskyd.kernel import dm_ioctl, dm_table, process, sysfs, threads, users, writers
 from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
-from vastskyd.ports import DmDevice, LegStatus, LinearTarget
+from vastskyd.ports import DmDevice, LegStatus, LinearTarget, PathCondition
 
 T = TypeVar("T")
 
@@ -95,6 +95,17 @@ class LinuxDeviceMapper:
                 _release(name.dm_name())
 
         await self._change(name.dm_name(), "release", act)
+
+    async def retry_leg(self, name: LegName) -> None:
+        def act() -> None:
+            _own(name.dm_name(), name.dm_uuid())
+            status = dm_ioctl.call(Command.TABLE_STATUS, name.dm_name(), flags=Flag.NOFLUSH)
+            for number, state in dm_table.read_leg_status(status.targets):
+                if state is PathCondition.FAILED:
+                    message = f"reinstate_path {number}"
+                    dm_ioctl.call(Command.TARGET_MESSAGE, name.dm_name(), message=message)
+
+        await self._change(name.dm_name(), "retry", act)
 
     async def replace_with_error(self, name: str) -> None:
         def act() -> None:

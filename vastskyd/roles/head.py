@@ -15,7 +15,7 @@ from vastskyd.core.layout import (
     plan_volume,
     plan_wrecks,
 )
-from vastskyd.core.names import PathName, array_uuid
+from vastskyd.core.names import LegName, PathName, array_uuid
 from vastskyd.core.sight import Sight, Trouble
 from vastskyd.core.steps import (
     AddMember,
@@ -132,13 +132,15 @@ class HeadRole:
         self._acts = busy.copy()
         self._cuts = {device: task for device, task in self._cuts.items() if not task.done()}
         sight = await observe(self._kernel)
-        trouble, retry = self._watch.look(sight, document, self._clock.monotonic_s())
-        for device in retry:
+        seen = self._watch.look(sight, document, self._clock.monotonic_s())
+        for device in seen.cut:
             self._cut(device)
-        plans = self._plans(document, sight, trouble)
+        for leg in seen.revive:
+            self._revive(leg)
+        plans = self._plans(document, sight, seen.trouble)
         for volume, plan in plans.items():
             self._begin(volume, plan.steps, revision)
-        self._clear_orphans(document, sight, trouble, revision)
+        self._clear_orphans(document, sight, seen.trouble, revision)
         await self._set_rates(document, sight)
         facts = {
             volume: await self._refills.told(plan.fact)
@@ -231,10 +233,19 @@ class HeadRole:
             self._cuts[device] = asyncio.create_task(self._disconnect(device), name=f"cut {device}")
 
     async def _disconnect(self, device: str) -> None:
+        await self._tried(device, self._kernel.nbd.disconnect(device))
+
+    def _revive(self, leg: LegName) -> None:
+        name = leg.dm_name()
+        if name not in self._cuts:
+            act = self._tried(name, self._kernel.dm.retry_leg(leg))
+            self._cuts[name] = asyncio.create_task(act, name=f"retry {name}")
+
+    async def _tried(self, what: str, act: Awaitable[None]) -> None:
         try:
-            await self._kernel.nbd.disconnect(device)
+            await act
         except VastskyError as error:
-            log.warning("%s: %s", device, error.message)
+            log.warning("%s: %s", what, error.message)
         else:
             self._changed()
 

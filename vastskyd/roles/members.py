@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
-from vastskyd.core.ids import ClusterId, DiskId, ExtentId
+from vastskyd.core.ids import ClusterId, DiskId
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
 from vastskyd.ondisk.codec import encode
@@ -22,15 +22,15 @@ _DISK_MIN_BYTES = 64 * MIB
 
 @dataclass
 class Member:
-    """A disk of ours that is there. `failed` says why it is not to be relied on; `mapped` are the
-    extents whose devices are known to stand on it, and not on a device that it was before it was
-    pulled and plugged in again."""
+    """A disk of ours that is there. `failed` says why it is not to be relied on; `refused_at` is
+    the number of the last look at all disks when it first refused its description."""
 
     path: str
+    kernel_name: str
     size_bytes: int
     current: Current
     failed: str = ""
-    mapped: set[ExtentId] = field(default_factory=set)
+    refused_at: int | None = None
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -51,6 +51,7 @@ class Members:
         self._lost: set[DiskId] = set()
         self._retired: set[DiskId] = set()
         self._blocks: tuple[BlockDevice, ...] = ()
+        self._looks = 0
 
     def get(self, disk: DiskId) -> Member | None:
         """The disk, if it is here and whole."""
@@ -63,9 +64,12 @@ class Members:
     async def rescan(self) -> None:
         """Notices disks that came and went."""
         self._blocks = await self._disks.list()
-        paths = {block.path for block in self._blocks}
+        self._looks += 1
+        paths = {block.path: block for block in self._blocks}
         for disk, member in list(self._here.items()):
-            if member.path not in paths:
+            if member.path in paths:
+                member.kernel_name = paths[member.path].kernel_name
+            else:
                 log.warning("disk %s is gone from %s", disk, member.path)
                 del self._here[disk]
                 self._retired.discard(disk)
@@ -84,7 +88,9 @@ class Members:
             return
         match found:
             case Current() if found.description.cluster == self._cluster:
-                self._here[found.description.disk] = Member(block.path, block.size_bytes, found)
+                self._here[found.description.disk] = Member(
+                    block.path, block.kernel_name, block.size_bytes, found
+                )
                 self._foreign.pop(block.path, None)
                 self._lost.discard(found.description.disk)
             case Current():
@@ -136,7 +142,7 @@ class Members:
         second = await self._write(block.path, description, first)
         if before is not None:
             del self._here[before]
-        self._here[spec.id] = Member(block.path, block.size_bytes, second)
+        self._here[spec.id] = Member(block.path, block.kernel_name, block.size_bytes, second)
         log.info("disk %s enrolled at %s", spec.id, block.path)
 
     async def _write(
@@ -150,7 +156,8 @@ class Members:
         self, disk: DiskId, change: Callable[[DiskDescription], DiskDescription]
     ) -> None:
         """Writes the description as `change` makes it; durable on return. One change after the
-        other: none is lost. A disk that refuses it has failed."""
+        other: none is lost. A disk that refuses it has failed, if it does so again after the next
+        rescan: one that was pulled out is missing."""
         member = self._here[disk]
         async with member.writing:
             description = change(member.description)
@@ -161,8 +168,12 @@ class Members:
             except DamagedError:
                 raise
             except VastskyError as error:
-                member.failed = f"its description cannot be written: {error.message}"
+                if member.refused_at is None:
+                    member.refused_at = self._looks
+                elif member.refused_at < self._looks:
+                    member.failed = f"its description cannot be written: {error.message}"
                 raise
+            member.refused_at = None
 
     def facts(self, specs: tuple[DiskSpec, ...], *, settled: bool) -> tuple[DiskFact, ...]:
         """For each disk that should be here, and for others of this cluster that are: perhaps one

@@ -84,13 +84,25 @@ class StorageRole:
         self._started_s = clock.monotonic_s()
         self._scanned_s = float("-inf")
         self._dirty = True
+        self._looking: asyncio.Task[None] | None = None
 
     def disks_changed(self) -> None:
         """A block device came or went: look at all of them in the next pass."""
         self._dirty = True
 
+    def _look_again(self) -> None:
+        """At all disks, soon, and at what the trouble was about."""
+        self._dirty = True
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._wake_later(), name="look again")
+
+    async def _wake_later(self) -> None:
+        await self._clock.sleep(_RESCAN_PAUSE_S)
+        self._changed()
+
     async def stop(self) -> None:
         tasks = [wipe.task for wipe in self._wipes.values()]
+        tasks += [] if self._looking is None else [self._looking]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -192,6 +204,7 @@ class StorageRole:
             await self._map_extents(member, extents)
         except VastskyError as error:
             log.error("disk %s: %s", member.path, error.message)
+            self._look_again()
             return
         for spec in extents:
             record = self._record(spec)
@@ -199,17 +212,17 @@ class StorageRole:
                 self._start_wipe(disk, spec, record)
 
     async def _map_extents(self, member: Member, extents: list[ExtentSpec]) -> None:
-        mapped = {device.name for device in await self._kernel.dm.devices()}
+        mapped = {device.name: device.slaves for device in await self._kernel.dm.devices()}
         for spec in extents:
             name = extent_dm_name(spec.id)
             record = _find(member.description, spec.id)
             if record is not None and record.state is ExtentRecordState.READY:
                 target = LinearTarget(member.path, record.offset_bytes, record.length_bytes)
-                if name not in mapped or spec.id not in member.mapped:
+                # Else it stands on a device that the disk was before it was pulled.
+                if mapped.get(name) != (member.kernel_name,):
                     await self._kernel.dm.ensure_linear(
                         name, extent_dm_uuid(spec.id), (target,), public=False
                     )
-                    member.mapped.add(spec.id)
             elif name in mapped:
                 await self._kernel.dm.remove(name)
 

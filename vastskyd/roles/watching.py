@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from vastskyd.core.documents import HeadDocument
 from vastskyd.core.ids import ExtentId
-from vastskyd.core.model import Layout
+from vastskyd.core.model import Layout, LegState
+from vastskyd.core.names import LegName
 from vastskyd.core.sight import SeenLeg, SeenPath, Sight, Trouble, kernel_name
 
 # A second I/O error within this time, over a fresh connection, is the disk's, not the network's.
 _STRIKE_MEMORY_S = 60.0
+_TRY_AGAIN_S = 5.0
 
 
 @dataclass
@@ -16,6 +18,17 @@ class _Watched:
     since_s: float | None = None
     struck_s: float | None = None
     broken: bool = False
+    tried_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Watching:
+    """The legs in trouble; the connections to cut so that they are made anew, since the first I/O
+    error of a leg may be its connection's; the legs whose failed paths are to be tried again."""
+
+    trouble: dict[ExtentId, Trouble]
+    cut: list[str]
+    revive: list[LegName]
 
 
 class LegWatch:
@@ -32,36 +45,44 @@ class LegWatch:
             watched.since_s is not None and not watched.broken for watched in self._watched.values()
         )
 
-    def look(
-        self, sight: Sight, document: HeadDocument, now_s: float
-    ) -> tuple[dict[ExtentId, Trouble], tuple[str, ...]]:
-        """The legs in trouble, and connections to cut so that they are made anew: the first I/O
-        error of a leg may be its connection's."""
+    def look(self, sight: Sight, document: HeadDocument, now_s: float) -> Watching:
+        """What this look says, together with those before it."""
         paths = {kernel_name(path.device): path for path in sight.paths}
         self._watched = {
             key: watched
             for key, watched in self._watched.items()
             if key[0] in sight.legs and sight.legs[key[0]].name.epoch == key[1]
         }
-        trouble: dict[ExtentId, Trouble] = {}
-        retry: list[str] = []
-        alone = _without_copies(document)
+        seen = Watching({}, [], [])
+        alone, last = _without_copies(document), _last_of_their_set(document)
         for extent, leg in sight.legs.items():
             watched = self._watched.setdefault((extent, leg.name.epoch), _Watched())
             if watched.broken and extent in alone and not leg.holds:
                 # Its users were told; there is no other leg to go on with, so it is tried again.
                 watched = self._watched[extent, leg.name.epoch] = _Watched()
-            retry += self._update(watched, leg, paths, now_s)
+            if watched.broken and extent in last:
+                self._try_again(watched, leg, seen, now_s)
+            seen.cut.extend(self._update(watched, leg, paths, now_s))
             if watched.broken:
-                trouble[extent] = Trouble(True, "its server answers with I/O errors")
+                seen.trouble[extent] = Trouble(True, "its server answers with I/O errors")
             elif watched.since_s is not None and now_s - watched.since_s >= self.leg_timeout_s:
-                trouble[extent] = Trouble(False, f"no path for {self.leg_timeout_s:g} s or longer")
+                why = f"no path for {self.leg_timeout_s:g} s or longer"
+                seen.trouble[extent] = Trouble(False, why)
         for spec in document.volumes:
             for segment in spec.segments:
                 for wanted in segment.legs:
                     if wanted.condemned:
-                        trouble[wanted.extent] = Trouble(True, "its disk is lost")
-        return trouble, tuple(retry)
+                        seen.trouble[wanted.extent] = Trouble(True, "its disk is lost")
+        return seen
+
+    def _try_again(self, watched: _Watched, leg: SeenLeg, seen: Watching, now_s: float) -> None:
+        """The last leg that has everything is never given up: a disk that was pulled may be back,
+        and a sector that could not be written remapped."""
+        if set(leg.paths) - leg.failed:
+            watched.broken = False
+        elif now_s - watched.tried_s >= _TRY_AGAIN_S:
+            watched.tried_s = now_s
+            seen.revive.append(leg.name)
 
     def _update(
         self, watched: _Watched, leg: SeenLeg, paths: dict[str, SeenPath], now_s: float
@@ -81,6 +102,15 @@ class LegWatch:
             watched.broken = True
             return []
         return [paths[name].device for name in live]
+
+
+def _last_of_their_set(document: HeadDocument) -> frozenset[ExtentId]:
+    found = []
+    for spec in document.volumes:
+        for segment in spec.segments if spec.layout is not Layout.LINEAR else ():
+            in_sync = [leg.extent for leg in segment.legs if leg.state is LegState.IN_SYNC]
+            found += in_sync if len(in_sync) == 1 else []
+    return frozenset(found)
 
 
 def _without_copies(document: HeadDocument) -> frozenset[ExtentId]:
