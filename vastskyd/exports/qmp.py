@@ -86,7 +86,9 @@ class Qmp:
     async def _answer(self, number: int) -> dict[str, Any]:
         for _ in range(_EVENTS_MAX):
             message = await self._message()
-            if "event" in message:
+            # QEMU has one monitor for one client at a time: who connects right after another hung
+            # up, as `listens` does, may be sent that one's greeting as well as his own.
+            if "event" in message or "QMP" in message:
                 continue
             if message.get("id") != number or ("return" in message) == ("error" in message):
                 raise QmpProtocolError(f"an answer that nobody asked for: {str(message)[:200]}")
