@@ -211,9 +211,7 @@ def _reach_legs(
             for endpoint in leg.endpoints
             if endpoint.network not in {path.network for path in live}
         ]
-        # The last one that has everything is never given up, whatever was wrong with it.
-        last = segment.in_state(LegState.IN_SYNC) == (leg.extent,)
-        broken = leg.extent in trouble and trouble[leg.extent].broken and not last
+        broken = leg.extent in trouble and trouble[leg.extent].broken
         wanted = tuple(path.device for path in sorted(live, key=lambda path: path.network))
         if wanted and not broken:
             seen = sight.legs.get(leg.extent)
