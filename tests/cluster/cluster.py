@@ -289,14 +289,7 @@ def make_cluster(
     cluster.online()
     count = len(stores) * len(DISKS)
     eventually("all disks are offered", lambda: len(hosts.offered()) == count, 60)
-    offered = hosts.offered()
-
-    def enrol(guest: Guest) -> None:
-        for disk in offered:
-            if disk.node == guest.name:
-                guest.run(f"vastskyctl disk enrol {disk.path} --no-wait", 60)
-
-    hosts.each(enrol, stores)
+    hosts.enrol(hosts.offered())
     eventually(
         "all disks are enrolled",
         lambda: [disk.state for disk in hosts.disks()] == ["online"] * count,

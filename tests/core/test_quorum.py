@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 from vastskyd.core.documents import LegCondition, LegFact, SegmentFact
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import Leg, LegState, Segment
-from vastskyd.core.quorum import grown, may_acknowledge, recovery_quorum, shrunk, write_quorum
+from vastskyd.core.quorum import (
+    given_up,
+    grown,
+    may_acknowledge,
+    recovery_quorum,
+    shrunk,
+    write_quorum,
+)
 
 ACTIVE, HELD, OUT, FILLING = (
     LegCondition.ACTIVE,
@@ -308,3 +315,20 @@ def test_a_step_into_the_set_is_one_step() -> None:
     conditions = (ACTIVE, ACTIVE)
     assert grown(segment((IN, BEHIND)), fact(conditions)) == {name(1): JOIN}
     assert grown(segment((IN, JOIN)), fact(conditions)) == {name(1): IN}
+
+
+def test_a_committed_leg_that_md_fills_again_leaves_the_set() -> None:
+    """By its superblock it lacks something: nobody may wait for it to be whole."""
+    assert shrunk(segment((IN, IN)), fact((ACTIVE, FILLING))) == {name(1): BEHIND}
+    assert shrunk(segment((IN, JOIN)), fact((ACTIVE, FILLING))) == {name(1): BEHIND}
+    assert shrunk(segment((IN, BEHIND)), fact((ACTIVE, FILLING))) == {}
+
+
+def test_a_leg_out_of_the_set_is_given_up_for_io_errors_only() -> None:
+    legs = (
+        LegFact(extent=name(0), condition=HELD, broken=True),
+        LegFact(extent=name(1), condition=OUT, broken=True),
+        LegFact(extent=name(2), condition=OUT, message="no path for 5 s or longer"),
+    )
+    seen = SegmentFact(index=0, created=True, legs=legs)
+    assert given_up(segment((IN, BEHIND, BEHIND)), seen) == {name(1): LegState.FAILED}

@@ -15,7 +15,7 @@ from tests.demo import writer
 from tests.demo.copies import compare_copies
 from tests.demo.hosts import DISKS, HEADS, MANAGER, MIB, NOTES, SLOTS, STORES, Hosts
 from tests.demo.narrator import DemoError, Narrator, require, wait_until
-from tests.lab.guest import Guest, Result
+from tests.lab.guest import Result
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
 from vastskyd.core import api
@@ -93,12 +93,7 @@ class Demo:
                 require(not disk.message, f"{disk.path} of {disk.node}: {disk.message}")
                 self.narrator.line(f"{disk.node}# vastskyctl disk enrol {disk.path} --no-wait")
 
-            def enrol(guest: Guest) -> None:
-                for disk in offered:
-                    if disk.node == guest.name:
-                        guest.run(f"vastskyctl disk enrol {disk.path} --no-wait", 60)
-
-            hosts.each(enrol, STORES)
+            hosts.enrol(offered)
             wait_until("all disks are enrolled", self.all_enrolled, 90)
             hosts.type("disk list")
             self.free_before = hosts.free()

@@ -68,6 +68,17 @@ async def test_an_answer_behind_events() -> None:
         assert await ask(path) == [1]
 
 
+async def test_an_answer_behind_a_greeting_meant_for_another() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING + GREETING)
+        for number in (1, 2):
+            await reader.readline()
+            writer.write(b'{"id": %d, "return": [%d]}\r\n' % (number, number))
+
+    async with server(talk) as path:
+        assert await ask(path) == [2]
+
+
 async def test_arguments_reach_the_server_with_hyphens() -> None:
     seen: list[bytes] = []
 

@@ -213,9 +213,7 @@ def _reach_legs(
             for endpoint in leg.endpoints
             if endpoint.network not in {path.network for path in live}
         ]
-        # The last one that has everything is never given up, whatever was wrong with it.
-        last = segment.in_state(LegState.IN_SYNC) == (leg.extent,)
-        broken = leg.extent in trouble and trouble[leg.extent].broken and not last
+        broken = leg.extent in trouble and trouble[leg.extent].broken
         # Of a disk that was moved from this host to another, what is left here is no way to it.
         useful = [path for path in live if path.network >= 0 or not leg.endpoints]
         wanted = tuple(path.device for path in sorted(useful, key=lambda path: path.network))

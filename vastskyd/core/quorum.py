@@ -48,8 +48,8 @@ def shrunk(segment: Segment, fact: SegmentFact) -> dict[ExtentId, LegState]:
 
     A leg that is OUT cannot be used again before the head has seen the commit, so it may leave at
     any time; and so may one that md fills again, since by its superblock it lacks something. A leg
-    that is HELD may come back while another goes; it may leave only once the head
-    has no freedom left to choose a different quorum from S by itself.
+    that is HELD may come back while another goes; it may leave only once the head has no freedom
+    left to choose a different quorum from S by itself.
     """
     if not fact.created:
         return {}

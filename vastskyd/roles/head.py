@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
@@ -92,7 +92,7 @@ class HeadRole:
         self._refills = Refills(kernel.dm)
         self._attempts: dict[_PathKey, _Attempt] = {}
         self._acts: dict[VolumeId, _Act] = {}
-        self._cuts: dict[str, asyncio.Task[None]] = {}
+        self._mending: dict[str, asyncio.Task[None]] = {}
         self._wanted_since_s: dict[tuple[VolumeId, int], float] = {}
         self._users: dict[VolumeId, tuple[str, ...]] = {}
         self._rates: dict[str, tuple[int, int]] = {}
@@ -105,7 +105,7 @@ class HeadRole:
     async def stop(self) -> None:
         """Ends what runs in the background; the stacks stay."""
         tasks = [attempt.task for attempt in self._attempts.values()]
-        tasks += [act.task for act in self._acts.values()] + list(self._cuts.values())
+        tasks += [act.task for act in self._acts.values()] + list(self._mending.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,7 +113,7 @@ class HeadRole:
     @property
     def restless(self) -> bool:
         """Something is under way or in trouble: time alone may change what is to be done."""
-        return bool(self._acts or self._attempts or self._cuts) or self._watch.restless
+        return bool(self._acts or self._attempts or self._mending) or self._watch.restless
 
     async def converge(
         self, document: HeadDocument | None, revision: int
@@ -130,7 +130,7 @@ class HeadRole:
         self._forget(document)
         busy = {v: act for v, act in self._acts.items() if not act.task.done()}
         self._acts = busy.copy()
-        self._cuts = {device: task for device, task in self._cuts.items() if not task.done()}
+        self._mending = {what: task for what, task in self._mending.items() if not task.done()}
         sight = await observe(self._kernel)
         seen = self._watch.look(sight, document, self._clock.monotonic_s())
         for device in seen.cut:
@@ -167,7 +167,7 @@ class HeadRole:
             self._attempts.pop(key).task.cancel()
 
     def _plans(
-        self, document: HeadDocument, sight: Sight, trouble: dict[ExtentId, Trouble]
+        self, document: HeadDocument, sight: Sight, trouble: Mapping[ExtentId, Trouble]
     ) -> dict[VolumeId, Plan]:
         now_s = self._clock.monotonic_s()
         plans = {}
@@ -228,22 +228,19 @@ class HeadRole:
 
     def _cut(self, device: str) -> None:
         """In the background: the kernel waits for the dead socket to let go."""
-        running = self._cuts.get(device)
-        if running is None or running.done():
-            self._cuts[device] = asyncio.create_task(self._disconnect(device), name=f"cut {device}")
-
-    async def _disconnect(self, device: str) -> None:
-        await self._tried(device, self._kernel.nbd.disconnect(device))
+        self._mend(device, lambda: self._kernel.nbd.disconnect(device))
 
     def _revive(self, leg: LegName) -> None:
-        name = leg.dm_name()
-        if name not in self._cuts:
-            act = self._tried(name, self._kernel.dm.retry_leg(leg))
-            self._cuts[name] = asyncio.create_task(act, name=f"retry {name}")
+        self._mend(leg.dm_name(), lambda: self._kernel.dm.retry_leg(leg))
 
-    async def _tried(self, what: str, act: Awaitable[None]) -> None:
+    def _mend(self, what: str, act: Callable[[], Awaitable[None]]) -> None:
+        running = self._mending.get(what)
+        if running is None or running.done():
+            self._mending[what] = asyncio.create_task(self._tried(what, act), name=f"mend {what}")
+
+    async def _tried(self, what: str, act: Callable[[], Awaitable[None]]) -> None:
         try:
-            await act
+            await act()
         except VastskyError as error:
             log.warning("%s: %s", what, error.message)
         else:
@@ -253,7 +250,7 @@ class HeadRole:
         self,
         document: HeadDocument,
         sight: Sight,
-        trouble: dict[ExtentId, Trouble],
+        trouble: Mapping[ExtentId, Trouble],
         revision: int,
     ) -> None:
         """Stacks and connections that no document names: fenced, or left by a crash."""

@@ -135,7 +135,7 @@ class NodeAgent:
             else:
                 self._storage_seen = (document.revision if document else 0, seen)
                 self._report_due.set()
-            await self._wakes["storage"].wait(_IDLE_TICK_S)
+            await self._wakes["storage"].wait(_TICK_S if self._storage.restless else _IDLE_TICK_S)
 
     async def _head_loop(self) -> None:
         while self._head is not None:

@@ -84,25 +84,18 @@ class StorageRole:
         self._started_s = clock.monotonic_s()
         self._scanned_s = float("-inf")
         self._dirty = True
-        self._looking: asyncio.Task[None] | None = None
 
     def disks_changed(self) -> None:
         """A block device came or went: look at all of them in the next pass."""
         self._dirty = True
 
-    def _look_again(self) -> None:
-        """At all disks, soon, and at what the trouble was about."""
-        self._dirty = True
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._wake_later(), name="look again")
-
-    async def _wake_later(self) -> None:
-        await self._clock.sleep(_RESCAN_PAUSE_S)
-        self._changed()
+    @property
+    def restless(self) -> bool:
+        """Disks are to be looked at again: time alone changes what is to be done."""
+        return self._dirty
 
     async def stop(self) -> None:
         tasks = [wipe.task for wipe in self._wipes.values()]
-        tasks += [] if self._looking is None else [self._looking]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -204,7 +197,7 @@ class StorageRole:
             await self._map_extents(member, extents)
         except VastskyError as error:
             log.error("disk %s: %s", member.path, error.message)
-            self._look_again()
+            self._dirty = True  # perhaps it was pulled out just now
             return
         for spec in extents:
             record = self._record(spec)

@@ -1,5 +1,6 @@
 """How long each leg of a head has had no good path, and when that becomes trouble."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vastskyd.core.documents import HeadDocument
@@ -26,9 +27,9 @@ class Watching:
     """The legs in trouble; the connections to cut so that they are made anew, since the first I/O
     error of a leg may be its connection's; the legs whose failed paths are to be tried again."""
 
-    trouble: dict[ExtentId, Trouble]
-    cut: list[str]
-    revive: list[LegName]
+    trouble: Mapping[ExtentId, Trouble]
+    cut: tuple[str, ...]
+    revive: tuple[LegName, ...]
 
 
 class LegWatch:
@@ -53,36 +54,41 @@ class LegWatch:
             for key, watched in self._watched.items()
             if key[0] in sight.legs and sight.legs[key[0]].name.epoch == key[1]
         }
-        seen = Watching({}, [], [])
+        trouble: dict[ExtentId, Trouble] = {}
+        cut: list[str] = []
+        revive: list[LegName] = []
         alone, last = _without_copies(document), _last_of_their_set(document)
         for extent, leg in sight.legs.items():
             watched = self._watched.setdefault((extent, leg.name.epoch), _Watched())
             if watched.broken and extent in alone and not leg.holds:
                 # Its users were told; there is no other leg to go on with, so it is tried again.
                 watched = self._watched[extent, leg.name.epoch] = _Watched()
-            if watched.broken and extent in last:
-                self._try_again(watched, leg, seen, now_s)
-            seen.cut.extend(self._update(watched, leg, paths, now_s))
+            if watched.broken and extent in last and self._try_again(watched, leg, now_s):
+                revive.append(leg.name)
+            cut += self._update(watched, leg, paths, now_s)
             if watched.broken:
-                seen.trouble[extent] = Trouble(True, "its server answers with I/O errors")
+                # The last that has everything is never given up: it is out of reach, no more.
+                why = "its server answers with I/O errors"
+                trouble[extent] = Trouble(extent not in last, why)
             elif watched.since_s is not None and now_s - watched.since_s >= self.leg_timeout_s:
-                why = f"no path for {self.leg_timeout_s:g} s or longer"
-                seen.trouble[extent] = Trouble(False, why)
+                trouble[extent] = Trouble(False, f"no path for {self.leg_timeout_s:g} s or longer")
         for spec in document.volumes:
             for segment in spec.segments:
                 for wanted in segment.legs:
                     if wanted.condemned:
-                        seen.trouble[wanted.extent] = Trouble(True, "its disk is lost")
-        return seen
+                        trouble[wanted.extent] = Trouble(True, "its disk is lost")
+        return Watching(trouble, tuple(cut), tuple(revive))
 
-    def _try_again(self, watched: _Watched, leg: SeenLeg, seen: Watching, now_s: float) -> None:
-        """The last leg that has everything is never given up: a disk that was pulled may be back,
-        and a sector that could not be written remapped."""
+    def _try_again(self, watched: _Watched, leg: SeenLeg, now_s: float) -> bool:
+        """Whether it is time to: a disk that was pulled may be back, and a sector that could not be
+        written remapped."""
         if set(leg.paths) - leg.failed:
             watched.broken = False
-        elif now_s - watched.tried_s >= _TRY_AGAIN_S:
+            return False
+        due = now_s - watched.tried_s >= _TRY_AGAIN_S
+        if due:
             watched.tried_s = now_s
-            seen.revive.append(leg.name)
+        return due
 
     def _update(
         self, watched: _Watched, leg: SeenLeg, paths: dict[str, SeenPath], now_s: float
