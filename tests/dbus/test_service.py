@@ -184,7 +184,7 @@ async def test_properties(call: Call) -> None:
     everything = plain(value(await call("GetAll", "s", [INTERFACE], properties)))
     assert everything == {
         "Version": "0.1.0", "Node": "m1", "ClusterName": "demo",
-        "Roles": ["manager", "storage", "head"], "Connected": True,
+        "Roles": ["manager", "storage", "head"], "Connected": True, "LocalVolumes": [],
     }  # fmt: skip
     assert plain(value(await call("Get", "ss", [INTERFACE, "Node"], properties))) == "m1"
     bad = await call("Get", "ss", [INTERFACE, "Colour"], properties)

@@ -73,13 +73,18 @@ def show(name: str, as_json: bool) -> None:
     With --json: VolumeView.
     """
     with connect() as client:
-        found = client.ask(api.ListVolumes(volume=name), api.VolumeList).volumes
+        found = _one(client, name)
+    if as_json:
+        print_json(found)
+    else:
+        show_volume(found)
+
+
+def _one(client: "Client", name: str) -> api.VolumeView:
+    found = client.ask(api.ListVolumes(volume=name), api.VolumeList).volumes
     if len(found) != 1:
         raise NotFoundError(f"there is no volume {name!r}", hint="see `vastskyctl volume list`")
-    if as_json:
-        print_json(found[0])
-    else:
-        show_volume(found[0])
+    return found[0]
 
 
 @volume.command()
@@ -173,7 +178,7 @@ def failover(name: str, head: str, yes: bool, no_wait: bool, as_json: bool) -> N
 
 def _confirm_fencing(client: "Client", name: str) -> None:
     """Asks where somebody may be hurt: the volume's head is online."""
-    (view,) = client.ask(api.ListVolumes(volume=name), api.VolumeList).volumes
+    view = _one(client, name)
     nodes = {node.id: node for node in client.ask(api.ListNodes(), api.NodeList).nodes}
     if not view.head or nodes[NodeId(view.head)].state != "online":
         return
@@ -188,19 +193,24 @@ def _confirm_fencing(client: "Client", name: str) -> None:
 @name_argument
 @standby_option
 @click.option("--no-standby", is_flag=True, help="It waits for its head, as long as that takes.")
-def set_(name: str, standby: tuple[str, ...], no_standby: bool) -> None:
+@json_option
+def set_(name: str, standby: tuple[str, ...], no_standby: bool, as_json: bool) -> None:
     """Change what a volume does when its head is unreachable.
 
     \b
     Examples:
       vastskyctl volume set data --standby head1 --standby head2
       vastskyctl volume set data --no-standby
+
+    With --json: VolumeView.
     """
     if bool(standby) == no_standby:
         raise click.UsageError("say either --standby HEAD or --no-standby")
     with connect() as client:
         heads = tuple(NodeId(head) for head in standby)
         client.ask(api.SetStandby(volume=name, heads=heads), api.Done)
+        if as_json:
+            print_json(_one(client, name))
 
 
 @volume.command()

@@ -142,6 +142,7 @@ class Members:
         second = await self._write(block.path, description, first)
         if before is not None:
             del self._here[before]
+            self._retired.discard(before)
         self._here[spec.id] = Member(block.path, block.kernel_name, block.size_bytes, second)
         log.info("disk %s enrolled at %s", spec.id, block.path)
 
