@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.demo.hosts import DISKS, MANAGER, PROGRAMS, Hosts
 from tests.demo.narrator import DemoError, Narrator, require
-from tests.lab.guest import Guest, Result
+from tests.lab.guest import CommandError, Guest, Result
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
 from vastskyd.core import api
@@ -24,6 +24,7 @@ WRITER_LIMIT_S = 3600
 # On the root disk, and written through: they must outlast a power cut of the head.
 NOTES = "/var/lib/lab-notes"
 SLOTS = 256
+NUMBERS_A_HEAD = 1_000_000
 
 SETTINGS = """\
 [timeouts]
@@ -55,24 +56,47 @@ class Writer:
         self, guest: Guest, target: str, tag: str, size: int = 0, slots: int = SLOTS
     ) -> None:
         self.guest = guest
+        self._tag = tag
+        self._earlier: tuple[Writer, ...] = ()
         self._target = target
         self.slots = slots
         self._size = size
         self.notes = f"{NOTES}/{tag}"
         self._stop = f"{PROGRAMS}/stop-{tag}"
         self._running: Future[Result] | None = None
+        self._again = False
 
     def begin(self) -> Writer:
-        again = self._running is not None
+        again = self._again
+        self._again = True
         if not again:
             self.guest.run(f"mkdir -p {NOTES} && rm -f {self.notes}")
         size = f"--size {self._size}" if self._size and not again else ""
         self._running = self.guest.begin(
             f"rm -f {self._stop}; exec python3 {PROGRAMS}/writer.py write --notes {self.notes}"
-            f" --stop {self._stop} --slots {self.slots} {size} {self._target}",
+            f" --stop {self._stop} --slots {self.slots} --first {self._first} {size}"
+            f" {self._target}",
             timeout_s=WRITER_LIMIT_S,
         )
         return self
+
+    @property
+    def _first(self) -> int:
+        return len(self._earlier) * NUMBERS_A_HEAD
+
+    def moved_to(self, guest: Guest) -> Writer:
+        """One that goes on elsewhere, with numbers that this one never comes to."""
+        moved = Writer(guest, self._target, f"{self._tag}+", slots=self.slots)
+        moved._earlier = (*self._earlier, self)
+        return moved
+
+    def result(self, limit_s: float) -> Result:
+        """How it ended by itself."""
+        assert self._running is not None
+        try:
+            return self._running.result(limit_s)
+        except CommandError as error:
+            return error.result
 
     def check(self) -> None:
         """It runs still: an I/O error would have ended it."""
@@ -120,11 +144,12 @@ class Writer:
     def verify(self, guest: Guest | None = None) -> None:
         """Every acknowledged block is there, read by `guest` or where it was written."""
         reader = guest or self.guest
-        if reader is not self.guest:
-            reader.run(f"mkdir -p {NOTES}")
-            reader.put(self.notes, self.guest.get(self.notes))
+        told = [writer for writer in (*self._earlier, self) if writer._again]
+        notes = f"{NOTES}/verify-{self._tag}"
+        reader.run(f"mkdir -p {NOTES}")
+        reader.put(notes, b"".join(writer.guest.get(writer.notes) for writer in told))
         command = (
-            f"python3 {PROGRAMS}/writer.py verify --notes {self.notes}"
+            f"python3 {PROGRAMS}/writer.py verify --notes {notes}"
             f" --slots {self.slots} {self._target}"
         )
         result = reader.run(command, timeout_s=180, check=False)
@@ -137,6 +162,8 @@ class Cluster:
     def __init__(self, lab: Lab, hosts: Hosts) -> None:
         self.lab = lab
         self.hosts = hosts
+        self.whole = True
+        """Whether the last test left all as it should; see `mend`."""
 
     def __getitem__(self, name: str) -> Guest:
         return self.lab[name]
@@ -226,6 +253,22 @@ class Cluster:
         except DemoError as error:
             raise DemoError(f"{error}: {left}") from None
 
+    def mend(self) -> None:
+        """What a test that failed has left broken: hosts, links and disks are there again."""
+        for name in self.all:
+            guest = self[name]
+            if not guest.is_running:
+                self.power_on(name)
+            elif guest.state() == "paused":
+                guest.resume()
+            for network in ("A", "B"):
+                guest.restore(network)
+            for disk in set(guest.known_disks) - set(guest.disks):
+                guest.plug_disk(disk)
+            guest.run("ip route flush type blackhole; rm -f /var/tmp/filler")
+        self.online()
+        self.delete_all()
+
     def delete_all(self) -> None:
         """What a test that failed has left."""
         for view in self.hosts.look(api.VolumeList, "ListVolumes").volumes:
@@ -260,6 +303,27 @@ class Cluster:
         self.lab[name].power_on()
         self.hosts.put_programs(self.lab[name])
 
+    def settings(self, **timeouts_s: float) -> None:
+        """Changes the manager's timeouts while it runs."""
+        lines = "".join(f"{key} = {value}\n" for key, value in timeouts_s.items())
+        manager = self.lab[MANAGER]
+        manager.put("/etc/vastsky/vastskyd.toml.d/lab.toml", f"[timeouts]\n{lines}".encode())
+        manager.run("systemctl reload vastskyd", 60)
+
+    def cut_off(self, name: str, other: str) -> None:
+        """These two hosts do not hear each other; all others hear both."""
+        for network in ("A", "B"):
+            address = self.lab[other].address(network)
+            self.lab[name].run(f"ip route add blackhole {address}/32")
+
+    def join_again(self, name: str) -> None:
+        """Ends what `cut_off` did on `name`."""
+        self.lab[name].run("ip route flush type blackhole")
+
+    def reboot(self, name: str) -> None:
+        self.lab[name].reboot()
+        self.hosts.put_programs(self.lab[name])
+
     def paths(self, head: str) -> int:
         """The paths of a head's legs that device-mapper counts as good: NBD itself goes on
         calling a dead connection connected."""
@@ -276,6 +340,7 @@ def make_cluster(
     encryption: str = "none",
     disk_mib: int = 96,
     rebuild_delay_s: int = 30,
+    racks: Mapping[str, str] | None = None,
 ) -> Cluster:
     """Brings the lab up and makes a cluster of it."""
     hosts = Hosts(lab, Narrator(), heads, stores)
@@ -285,7 +350,7 @@ def make_cluster(
         f"cluster init --name lab --data-encryption {encryption} --role manager --role head"
         f" {hosts.addresses(MANAGER)}"
     )
-    hosts.join_all()
+    hosts.join_all(racks)
     cluster.online()
     count = len(stores) * len(DISKS)
     eventually("all disks are offered", lambda: len(hosts.offered()) == count, 60)

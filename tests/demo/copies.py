@@ -10,9 +10,10 @@ from tests.demo.narrator import require
 def compare_copies(
     hosts: Hosts, head: str, stores: Iterable[str], copies: int, wanted: Iterable[int] = ()
 ) -> str:
-    """Each leg of what is attached to `head`, read on its own storage host: all are equal, and
-    each copy holds the blocks `wanted`. What was compared, in words."""
-    arrays = hosts.evidence(head, "legs")
+    """Each leg of what has so many copies and is attached to `head`, read on its own storage host:
+    all are equal, and each copy holds the blocks `wanted`. What was compared, in words."""
+    arrays = [array for array in hosts.evidence(head, "legs") if len(array["legs"]) == copies]
+    require(bool(arrays), f"{head} has nothing with {copies} legs")
     asked = [
         f"{leg['extent']}:{leg['offset']}:{array['size']}"
         for array in arrays
@@ -26,7 +27,6 @@ def compare_copies(
     held: list[dict[str, str]] = [{} for _ in range(copies)]
     for array in arrays:
         extents = [leg["extent"] for leg in array["legs"]]
-        require(len(extents) == copies, f"{array['array']} has {len(extents)} legs, not {copies}")
         require(all(e in scanned for e in extents), f"a leg of {extents} is on no server")
         same = all(scanned[extent] == scanned[extents[0]] for extent in extents)
         require(same, f"the copies of {array['array']} differ: {extents}")

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,8 +114,9 @@ class Hosts:
 
     # --- the cluster
 
-    def join_all(self) -> None:
+    def join_all(self, racks: Mapping[str, str] | None = None) -> None:
         """All hosts but the manager."""
+        labels = {name: f" --rack {rack}" for name, rack in (racks or {}).items()}
         tokens = {
             role: self.ask(api.Token, f"cluster token --role {role}").token
             for role in ("storage", "head")
@@ -123,7 +124,8 @@ class Hosts:
 
         def join(guest: Guest) -> None:
             token = tokens["storage" if guest.name in self.stores else "head"]
-            guest.run(f"vastskyctl join {token} {self.addresses(guest.name)}", 60)
+            label = labels.get(guest.name, "")
+            guest.run(f"vastskyctl join {token} {self.addresses(guest.name)}{label}", 60)
 
         self.each(join, [*self.stores, *self.heads[1:]])
 

@@ -102,9 +102,9 @@ def write(arguments: argparse.Namespace) -> int:
             os.fsync(made.fileno())
     target, target_bytes = open_target(arguments.target, os.O_RDWR)
     aligned = mmap.mmap(-1, BLOCK_BYTES)
-    number = 0
+    number = arguments.first
     if arguments.notes.exists():
-        number = max((noted + 1 for noted, _, _ in read_notes(arguments.notes)), default=0)
+        number = max((noted + 1 for noted, _, _ in read_notes(arguments.notes)), default=number)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DSYNC
     notes = os.open(arguments.notes, flags, 0o600)
     sync_directory(arguments.notes.parent)  # its name, too, must outlast a power cut
@@ -155,6 +155,7 @@ def main() -> int:
         made.add_argument("--slots", type=int, required=True)
         if name == "write":
             made.add_argument("--size", type=int, default=0, help="make a file of so many bytes")
+            made.add_argument("--first", type=int, default=0, help="the first block's number")
             made.add_argument("--stop", type=Path, required=True)
             made.add_argument("--pause", type=float, default=0.005)
     arguments = top.parse_args()

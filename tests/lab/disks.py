@@ -104,6 +104,11 @@ class DiskBay(ABC):
         self.monitor.execute("blockdev-del", node_name=f"file-{name}")
         del self._plugged[name]
 
+    def forget_disk(self, name: str) -> None:
+        """One that was pulled, and never comes back."""
+        del self._disks[name]
+        self.disk_file(name).unlink()
+
     def smart_fail(self, name: str, failing: bool = True) -> None:
         """Let a disk's SMART health say that it fails, or that it is well again."""
         self.monitor.execute(
@@ -134,6 +139,25 @@ class DiskBay(ABC):
             self._set_backend(name, f"file-{name}")
             self.monitor.execute("blockdev-del", node_name=f"bad-{name}")
             self._bad.discard(name)
+
+    def slow_disk(self, name: str, requests_per_s: int) -> None:
+        """Let a disk do so many requests a second and no more; 0: as many as it can."""
+        limits = dict.fromkeys(
+            ("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0
+        )  # fmt: skip
+        self.monitor.execute_with(
+            "block_set_io_throttle", {"id": f"disk-{name}", "iops": requests_per_s, **limits}
+        )
+
+    def take_disk(self, other: DiskBay, name: str, new_name: str) -> None:
+        """Pull a disk out of another guest and plug it into this one: the same disk, with its
+        serial."""
+        disk = other._disks[name]
+        if name in other._plugged:
+            other.unplug_disk(name)
+        other.disk_file(name).rename(self.disk_file(new_name))
+        del other._disks[name]
+        self.plug_disk(Disk(new_name, disk.size, disk.serial or f"{other.name}-{name}"))
 
     def _set_backend(self, name: str, node: str) -> None:
         device = f"/machine/peripheral/disk-{name}"
