@@ -16,6 +16,7 @@ from vastskyd.core.documents import Endpoint
 from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption, Record
 from vastskyd.core.names import LegName, PathName
+from vastskyd.core.pace import Activity
 
 # --- device-mapper -----------------------------------------------------------------------
 
@@ -311,6 +312,9 @@ class SlotBytes:
 
 class Disks(Protocol):
     async def list(self) -> tuple[BlockDevice, ...]: ...
+
+    async def activity(self) -> dict[str, Activity]:
+        """What the kernel counts of each disk, by its name there. Touches no disk."""
 
     async def read_slots(self, path: str) -> SlotBytes:
         """NotFoundError: no such device."""

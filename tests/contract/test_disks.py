@@ -42,6 +42,18 @@ async def test_what_stands_on_it_is_found_and_erased(world: World) -> None:
     assert (found.found, found.member) == ("", False)
 
 
+async def test_activity_counts_requests(world: World) -> None:
+    disk = await world.make_disk(SIZE)
+    name = (await listed(world, disk)).kernel_name
+    before = (await world.disks.activity())[name]
+    await world.write(disk, 0, BLOCK)
+    await world.write(disk, MIB, BLOCK)
+    after = (await world.disks.activity())[name]
+    assert after.done >= before.done + 2
+    assert after.took_s >= before.took_s
+    assert after.waiting == 0
+
+
 async def test_slots(world: World) -> None:
     disk = await world.make_disk(SIZE)
     empty = await world.disks.read_slots(disk)

@@ -8,6 +8,7 @@ from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, O
 from tests.sim.faults import Door
 from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
 from vastskyd.core.ondisk_layout import AREA_START_BYTES, SLOT_BYTES, SLOT_OFFSETS_BYTES
+from vastskyd.core.pace import Activity
 from vastskyd.core.units import GRAIN_BYTES
 from vastskyd.ondisk.codec import MAGIC
 from vastskyd.ports import BlockDevice, SlotBytes
@@ -25,6 +26,7 @@ class FakeMedia:
     """A disk's platters. `data`: grain → tag; what is not there reads as 0. `meta`: md's own.
 
     `failed`: every access is an error. `bad`: those grains are. `found` is a foreign signature.
+    `slow_s`: what each request takes. `done` counts them.
     """
 
     serial: str
@@ -35,9 +37,12 @@ class FakeMedia:
     slots: list[bytes] = field(default_factory=empty_slots)
     failed: bool = False
     bad: dict[int, None] = field(default_factory=dict)
+    slow_s: float = 0.0
+    done: int = 0
 
     def access(self, bio: Bio) -> object:
         """At once, and durable. Raises IoError."""
+        self.done += 1
         if self.failed or bio.grain in self.bad:
             raise IoError(f"{self.serial}: I/O error, grain {bio.grain}")
         if not 0 <= bio.grain < self.size_bytes // (1 << 20):
@@ -72,12 +77,15 @@ class FakeMedia:
 
 
 class DiskBlock(Block):
-    """A medium in a host. It answers at once: I/O through it is one step that nothing divides."""
+    """A medium in a host. Unless it is slow it answers at once: I/O through it is one step that
+    nothing divides."""
 
     def __init__(self, kernel: KernelState, name: str, media: FakeMedia) -> None:
         super().__init__(kernel, name, media.size_bytes)
         self.media = media
         self.pulled = False
+        self.took_s = 0.0
+        self.waiting = 0
         # Slot writes on their way: a power cut loses, completes or tears them.
         self.writing: dict[int, bytes] = {}
 
@@ -88,7 +96,17 @@ class DiskBlock(Block):
     async def submit(self, bio: Bio) -> object:
         if self.pulled:
             raise IoError(f"{self.name}: the disk was pulled")
+        if self.media.slow_s:
+            self.waiting += 1
+            try:
+                await asyncio.sleep(self.media.slow_s)
+            finally:
+                self.waiting -= 1
+            self.took_s += self.media.slow_s
         return self.media.access(bio)
+
+    def activity(self) -> Activity:
+        return Activity(self.media.done, self.took_s, self.waiting)
 
     def power_cut(self, rng: random.Random) -> None:
         for slot, content in self.writing.items():
@@ -139,6 +157,11 @@ class FakeDisks:
             member=member,
             aliases=(block.path,),
         )
+
+    async def activity(self) -> dict[str, Activity]:
+        async with self._door.step("disks.activity"):
+            blocks = [b for b in self._kernel.blocks.values() if isinstance(b, DiskBlock)]
+            return {block.name: block.activity() for block in blocks}
 
     async def read_slots(self, path: str) -> SlotBytes:
         async with self._door.step("disks.read_slots"):

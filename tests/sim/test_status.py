@@ -37,3 +37,33 @@ def test_a_head_says_why_writes_wait_while_the_manager_is_away() -> None:
 def _state(cluster: SimCluster) -> str:
     (shown,) = cluster.members["h2"].local_volumes()
     return shown.state
+
+
+def test_a_disk_that_answers_slowly_is_named_and_not_given_up() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster)
+        (leg,) = cluster.state_of("v").segments[0].legs[:1]
+        disk = cluster.state().disk_of(leg.extent)
+        assert disk is not None
+        name = f"disk {disk.node}:{disk.path} is slow: a request takes 2."
+        host = cluster.world.hosts[disk.node]
+        (media,) = (m for m in host.media if disk.path.endswith(m.serial))
+        media.slow_s = 2.0
+        await cluster.until("it is said", 20, lambda: _said(cluster, name))
+        assert "disk-slow" in await cluster.events()
+        media.slow_s = 0.0
+        await cluster.until("it is well", 20, lambda: _nothing_said(cluster))
+        events = await cluster.events()
+        assert events.count("disk-slow") == events.count("disk-quick") == 1
+        assert "leg-lost" not in events
+        await at_the_end(cluster)
+
+    simulate(body, lambda: SimCluster(42))
+
+
+async def _said(cluster: SimCluster, start: str) -> bool:
+    return any(line.startswith(start) for line in (await cluster.status()).problems)
+
+
+async def _nothing_said(cluster: SimCluster) -> bool:
+    return not (await cluster.status()).problems

@@ -152,6 +152,8 @@ class DiskCondition(StrEnum):
 
 
 class DiskFact(Record):
+    """`slow_ms`: what a request takes of late, if that is too long for a disk that is well."""
+
     id: DiskId
     path: str
     condition: DiskCondition
@@ -159,6 +161,7 @@ class DiskFact(Record):
     area_start_bytes: int = 0
     area_end_bytes: int = 0
     message: str = ""
+    slow_ms: int = 0
 
 
 class CandidateFact(Record):

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition, VolumeFact
 from vastskyd.core.ids import ExtentId
-from vastskyd.core.model import AttachmentState, DiskState, LegState, Segment, Volume
+from vastskyd.core.model import AttachmentState, Disk, DiskState, LegState, Segment, Volume
 from vastskyd.core.recovery import is_lost
 from vastskyd.core.turn import Turn, disk_name
 
@@ -115,12 +115,21 @@ def problems(turn: Turn) -> tuple[str, ...]:
     for disk in turn.draft.disks.values():
         if disk.state in (DiskState.FAILED, DiskState.MISSING):
             said.append(f"disk {disk_name(disk)} is {disk.state}: {disk.reason}")
+        elif disk.slow:
+            said.append(f"disk {disk_name(disk)} is slow{_pace(turn, disk)}")
     for volume in turn.draft.volumes.values():
         said += _together(turn, volume)
         health, why = volume_health(turn, volume)
         if health is not Health.REDUNDANT:
             said.append(f"volume {volume.name} is {health}" + (f": {why}" if why else ""))
     return tuple(said)
+
+
+def _pace(turn: Turn, disk: Disk) -> str:
+    fact = turn.facts[disk.node].disks.get(disk.id)
+    if fact is None or not fact.slow_ms:
+        return ""
+    return f": a request takes {fact.slow_ms / 1000:.1f} s, and the volumes on it wait as long"
 
 
 def _together(turn: Turn, volume: Volume) -> list[str]:

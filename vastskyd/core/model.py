@@ -86,6 +86,7 @@ class Disk(Record):
     state: DiskState
     reason: str = ""
     clean: tuple[tuple[int, int], ...] = ()
+    slow: bool = False
 
 
 class ExtentState(StrEnum):

@@ -76,6 +76,7 @@ def _disks(turn: Turn) -> None:
                     turn.end_job(job, fact.message, "Conflict")
         else:
             _follow_disk(turn, disk, fact.condition, fact.message)
+            _follow_pace(turn, turn.draft.disks[disk.id], fact.slow_ms)
 
 
 def _follow_disk(turn: Turn, disk: Disk, condition: DiskCondition, message: str) -> None:
@@ -90,6 +91,17 @@ def _follow_disk(turn: Turn, disk: Disk, condition: DiskCondition, message: str)
     elif disk.state is DiskState.MISSING and condition is DiskCondition.PRESENT:
         turn.draft.put(msgspec.structs.replace(disk, state=DiskState.ONLINE, reason=""))
         turn.event(Severity.INFO, "disk-returned", disk.id, f"{disk_name(disk)} is back")
+
+
+def _follow_pace(turn: Turn, disk: Disk, slow_ms: int) -> None:
+    if disk.slow == (slow_ms > 0):
+        return
+    turn.draft.put(msgspec.structs.replace(disk, slow=slow_ms > 0))
+    if slow_ms:
+        said = f"{disk_name(disk)} is slow: a request takes {slow_ms / 1000:.1f} s"
+        turn.event(Severity.WARNING, "disk-slow", disk.id, said)
+    else:
+        turn.event(Severity.INFO, "disk-quick", disk.id, f"{disk_name(disk)} is no longer slow")
 
 
 def _moved_disks(turn: Turn) -> None:

@@ -15,6 +15,7 @@ from vastskyd.core.ondisk_layout import (
     SLOT_MAGIC,
     SLOT_OFFSETS_BYTES,
 )
+from vastskyd.core.pace import Activity
 from vastskyd.core.units import MIB
 from vastskyd.kernel import direct, disk_links, process, sysfs, threads, users
 from vastskyd.ports import BlockDevice, SlotBytes
@@ -27,6 +28,8 @@ TOOL_TIMEOUT_S = 20.0
 _EXCLUDED = ("dm-", "md", "nbd", "zram", "ram", "sr", "fd", "drbd")
 _SIZE_MIN_BYTES = 64 * MIB
 _LOOKS_AT_ONCE = 4
+
+_DISKSTATS = Path("/proc/diskstats")
 
 _KINDS = {
     "gpt": "GPT partition table",
@@ -51,6 +54,10 @@ class LinuxDisks:
             *(self._look(name, links.get(name, f"/dev/{name}")) for name in names)
         )
         return tuple(device for device in looked if device is not None)
+
+    async def activity(self) -> dict[str, Activity]:
+        text = await threads.call(_DISKSTATS.read_text, CALL_TIMEOUT_S, f"read {_DISKSTATS}")
+        return parse_diskstats(text)
 
     async def read_slots(self, path: str) -> SlotBytes:
         def act() -> SlotBytes:
@@ -127,6 +134,16 @@ class LinuxDisks:
         except DeviceError as error:
             return False, f"unreadable: {error.message}"
         return False, describe_signatures(outcome.output)
+
+
+def parse_diskstats(text: str) -> dict[str, Activity]:
+    """Of /proc/diskstats: the kernel's Documentation/admin-guide/iostats.rst."""
+    found = {}
+    for line in text.splitlines():
+        _, _, name, reads, _, _, read_ms, writes, _, _, write_ms, waiting, *_ = line.split()
+        took_s = (int(read_ms) + int(write_ms)) / 1000
+        found[name] = Activity(int(reads) + int(writes), took_s, int(waiting))
+    return found
 
 
 def describe_signatures(wipefs_json: str) -> str:

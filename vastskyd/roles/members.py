@@ -14,6 +14,7 @@ from vastskyd.ondisk.codec import encode
 from vastskyd.ondisk.description import DiskDescription
 from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
 from vastskyd.ports import BlockDevice, Disks
+from vastskyd.roles.paces import Paces
 
 log = logging.getLogger(__name__)
 
@@ -176,18 +177,21 @@ class Members:
                 raise
             member.refused_at = None
 
-    def facts(self, specs: tuple[DiskSpec, ...], *, settled: bool) -> tuple[DiskFact, ...]:
+    def facts(
+        self, specs: tuple[DiskSpec, ...], paces: Paces, *, settled: bool
+    ) -> tuple[DiskFact, ...]:
         """For each disk that should be here, and for others of this cluster that are: perhaps one
         was moved to this host. `settled`: the host has been up long enough that a disk which is
         not here is missing, not late."""
-        facts = [fact for spec in specs if (fact := self._fact(spec, settled=settled)) is not None]
-        facts += [_present(disk, self._here[disk]) for disk in sorted(self._retired)]
+        found = [self._fact(spec, paces, settled=settled) for spec in specs]
+        facts = [fact for fact in found if fact is not None]
+        facts += [_present(disk, self._here[disk], paces) for disk in sorted(self._retired)]
         return tuple(facts)
 
-    def _fact(self, spec: DiskSpec, *, settled: bool) -> DiskFact | None:
+    def _fact(self, spec: DiskSpec, paces: Paces, *, settled: bool) -> DiskFact | None:
         member = self._here.get(spec.id)
         if member is not None:
-            return _present(spec.id, member)
+            return _present(spec.id, member, paces)
         if spec.id in self._refused:
             return DiskFact(
                 id=spec.id,
@@ -230,7 +234,7 @@ class Members:
         )
 
 
-def _present(disk: DiskId, member: Member) -> DiskFact:
+def _present(disk: DiskId, member: Member, paces: Paces) -> DiskFact:
     return DiskFact(
         id=disk,
         path=member.path,
@@ -239,4 +243,5 @@ def _present(disk: DiskId, member: Member) -> DiskFact:
         area_start_bytes=member.description.area_start_bytes,
         area_end_bytes=member.description.area_end_bytes,
         message=member.failed,
+        slow_ms=paces.slow_ms(member.kernel_name),
     )

@@ -37,6 +37,7 @@ from vastskyd.ports import (
     LinearTarget,
 )
 from vastskyd.roles.members import Member, Members
+from vastskyd.roles.paces import Paces
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class StorageRole:
         self._started_s = clock.monotonic_s()
         self._scanned_s = float("-inf")
         self._dirty = True
+        self._paces = Paces()
 
     def disks_changed(self) -> None:
         """A block device came or went: look at all of them in the next pass."""
@@ -108,6 +110,7 @@ class StorageRole:
             self._dirty = False
             self._scanned_s = now_s
             await self._members.rescan()
+        self._paces.look(await self._disks.activity(), now_s)
         if document is None:
             return StorageReport(candidates=self._members.candidates())
         self._members.name(document.disks)
@@ -301,7 +304,7 @@ class StorageRole:
             if (fact := self._extent_fact(spec, served.get(spec.id), mapped, in_use)) is not None
         ]
         return StorageReport(
-            disks=self._members.facts(document.disks, settled=settled),
+            disks=self._members.facts(document.disks, self._paces, settled=settled),
             candidates=self._members.candidates(),
             extents=tuple(facts),
         )

@@ -120,6 +120,7 @@ def _disk(turn: Turn, disk: Disk) -> DiskView:
         extent.disk == disk.id and extent.state is ExtentState.RELEASED
         for extent in turn.draft.extents.values()
     )
+    said = ["slow"] * disk.slow + ["wiping freed extents"] * wiping
     return DiskView(
         id=disk.id,
         node=disk.node,
@@ -128,7 +129,7 @@ def _disk(turn: Turn, disk: Disk) -> DiskView:
         size_bytes=disk.size_bytes,
         free_bytes=_free_bytes(turn, disk),
         state="unreachable" if unreachable else disk.state.value,
-        message=disk.reason or ("wiping freed extents" if wiping else ""),
+        message=disk.reason or "; ".join(said),
     )
 
 
