@@ -282,6 +282,10 @@ class Exports(Protocol):
     async def remove(self, head: NodeId, extent: ExtentId) -> None:
         """Hard: connections are cut; when it returns nothing more reaches the device."""
 
+    async def ended(self) -> NodeId:
+        """Waits until a server that was seen running ends by itself; whose it was. Nobody starts
+        it again but `ensure_server`."""
+
 
 # --- disks -------------------------------------------------------------------------------
 

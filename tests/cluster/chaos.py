@@ -185,7 +185,16 @@ class Chaos:
         stores, heads = self.cluster.hosts.stores, self.cluster.hosts.heads
         if storage:
             return self.random.choice(
-                [self.power_cut, self.hang, self.kill_servers, self.pull_disk, self.dead_networks]
+                [
+                    self.power_cut,
+                    self.hang,
+                    self.reboot,
+                    self.kill_servers,
+                    self.pull_disk,
+                    self.slow_disk,
+                    self.dead_networks,
+                    self.not_heard,
+                ]
             )(self.random.choice(stores))
         make = self.random.choice([self.kill_daemon, self.cut, self.kill_daemon, self.head_dies])
         if make == self.head_dies:
@@ -202,7 +211,7 @@ class Chaos:
 
     def kill_servers(self, name: str) -> Fault:
         def begin() -> None:
-            self.cluster[name].run("killall -KILL qemu-storage-daemon || true")
+            self.cluster[name].run("pkill -KILL qemu-storage || test $? = 1")
 
         return Fault(f"export servers killed: {name}", begin, lambda: None)
 
@@ -213,6 +222,31 @@ class Chaos:
             f"disk {disk} pulled: {name}",
             lambda: guest.unplug_disk(disk),
             lambda: guest.plug_disk(disk),
+        )
+
+    def reboot(self, name: str) -> Fault:
+        def begin() -> None:
+            self.cluster.reboot(name)
+
+        return Fault(f"reboot: {name}", begin, lambda: None)
+
+    def slow_disk(self, name: str) -> Fault:
+        guest = self.cluster[name]
+        disk = self.random.choice(guest.disks)
+        rate = self.random.choice((1, 5, 20))
+        return Fault(
+            f"disk {disk} does {rate} requests a second: {name}",
+            lambda: guest.slow_disk(disk, rate),
+            lambda: guest.slow_disk(disk, 0),
+        )
+
+    def not_heard(self, name: str) -> Fault:
+        """By one other host, a head or another storage host; all others hear it."""
+        other = self.random.choice([each for each in self.cluster.all if each != name])
+        return Fault(
+            f"{other} and the next do not hear each other: {name}",
+            lambda: self.cluster.cut_off(name, other),
+            lambda: self.cluster.join_again(name),
         )
 
     def dead_networks(self, name: str) -> Fault:

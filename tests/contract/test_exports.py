@@ -1,5 +1,6 @@
 """What ports.Exports promises, of every world in exports_world.WORLDS."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -150,8 +151,13 @@ async def test_stopping_a_server_cuts_its_heads_connections(world: ExportsWorld)
 
 
 async def test_a_crashed_server_is_seen_and_can_be_started_again(world: ExportsWorld) -> None:
-    await serve(world, export())
+    await serve(world, export(), export(HEAD2, EXTENT2))
+    await world.exports.stop_server(HEAD2)  # asked for: nobody needs to be told
+    ended = asyncio.ensure_future(world.exports.ended())
+    await asyncio.sleep(0)
+    assert not ended.done()
     await world.crash(HEAD1)
+    assert await asyncio.wait_for(ended, 10) == HEAD1
     assert await world.exports.servers() == ()
     assert await world.exports.exports() == ()
     await world.exports.remove(HEAD1, EXTENT1)

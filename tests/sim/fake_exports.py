@@ -15,6 +15,8 @@ from vastskyd.ports import Export, ExportServer
 if TYPE_CHECKING:
     from tests.sim.fake_kernel import FakeHost
 
+ENDED_LOOK_S = 60.0
+
 
 class Served:
     """One export as it runs. Once `closed`, nothing reaches `block` through it, for ever."""
@@ -80,13 +82,13 @@ class FakeExports:
                 for process in self._host.servers.values()
             ):
                 raise DeviceError(f"port {server.port} is in use")
-            self._host.kill_export_server(server.head)
+            self._host.kill_export_server(server.head, asked=True)
             self._host.servers[server.head] = ServerProcess(server)
 
     async def stop_server(self, head: NodeId) -> None:
         async with self._door.step("exports.stop_server"):
             await self._kernel.latency()
-            self._host.kill_export_server(head)
+            self._host.kill_export_server(head, asked=True)
 
     async def add(self, export: Export, device: str) -> None:
         async with self._door.step("exports.add"):
@@ -119,3 +121,11 @@ class FakeExports:
             if served is not None:
                 served.close()
                 self._host.network.changed.fire()
+
+    async def ended(self) -> NodeId:
+        while not self._host.servers_ended:
+            await self._host.network.changed.wait_for(ENDED_LOOK_S)
+            self._door.check()
+        head = next(iter(self._host.servers_ended))
+        del self._host.servers_ended[head]
+        return head

@@ -40,6 +40,7 @@ class FakeHost:
         self.network = network
         self.powered = True
         self.servers: dict[NodeId, ServerProcess] = {}
+        self.servers_ended: dict[NodeId, None] = {}
         self._rng = rng
         self._pids = 1000
         self.kernel = self._boot()
@@ -64,6 +65,7 @@ class FakeHost:
         for server in self.servers.values():
             server.die()
         self.servers.clear()
+        self.servers_ended.clear()
         kernel.die()
         for block in blocks:
             if isinstance(block, DiskBlock):
@@ -95,11 +97,14 @@ class FakeHost:
             _plug(self.kernel, media)
             self.kernel.notify()
 
-    def kill_export_server(self, head: NodeId) -> None:
-        """Its process ends; its clients hear of it. Nobody starts it again but ensure_server."""
+    def kill_export_server(self, head: NodeId, *, asked: bool = False) -> None:
+        """Its process ends; its clients hear of it, and its daemon, unless that asked for it.
+        Nobody starts it again but ensure_server."""
         server = self.servers.pop(head, None)
         if server is not None:
             server.die()
+            if not asked:
+                self.servers_ended[head] = None
             self.network.changed.fire()
 
     # --- what programs on the host do -------------------------------------------------------

@@ -7,6 +7,7 @@ comes later waits for its greeting, so connections are short.
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ LINE_MAX_BYTES = 16 * 1024 * 1024
 _EVENTS_MAX = 10_000
 
 _REDIAL_S = 0.01
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 # proc_net_unix(5): Num RefCount Protocol Flags Type St Inode Path; of the flags, __SO_ACCEPTCON.
 _UNIX_SOCKETS = Path("/proc/net/unix")
 _FIELDS = 8
@@ -73,6 +75,15 @@ class Qmp:
         if "error" in answer:
             raise _refusal(command, answer["error"])
         return answer["return"]
+
+    @property
+    def pid(self) -> int:
+        """The process that listens there (unix(7), SO_PEERCRED)."""
+        peer = self._writer.get_extra_info("socket")
+        pid, _, _ = _CREDENTIALS.unpack(
+            peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        return int(pid)
 
     async def greet(self) -> None:
         """Waits for the greeting."""

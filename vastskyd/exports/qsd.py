@@ -22,6 +22,7 @@ from vastskyd.core.errors import (
 from vastskyd.core.ids import ExtentId, NodeId, node_id
 from vastskyd.core.names import export_unit
 from vastskyd.exports import commands
+from vastskyd.exports.deaths import Deaths
 from vastskyd.exports.qmp import Qmp, QmpError, connect, listens
 from vastskyd.ports import Export, ExportServer
 
@@ -55,6 +56,7 @@ class QemuExports:
         self._run = run
         self._heads: defaultdict[NodeId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._adding = asyncio.Lock()
+        self._deaths = Deaths()
 
     # --- seeing ---------------------------------------------------------------------------
 
@@ -101,6 +103,7 @@ class QemuExports:
 
     async def stop_server(self, head: NodeId) -> None:
         """Gone, with all its exports: when it returns the process has ended."""
+        self._deaths.forget(head)
         await self._run(("systemctl", "stop", export_unit(head)), STOP_TIMEOUT_S)
         if listens(self._socket(head)):
             raise DeviceError(
@@ -193,6 +196,10 @@ class QemuExports:
         except UnreachableError:
             await self.stop_server(head)
 
+    async def ended(self) -> NodeId:
+        """ports.Exports.ended."""
+        return await self._deaths.next()
+
     def _socket(self, head: NodeId) -> Path:
         return self._sockets / f"{head}.qmp"
 
@@ -200,6 +207,7 @@ class QemuExports:
     async def _server(self, head: NodeId) -> AsyncIterator[Qmp]:
         """A connection to the head's server, ours alone. NotFoundError: none runs."""
         async with self._heads[head], connect(self._socket(head), QMP_TIMEOUT_S) as qmp:
+            self._deaths.watch(head, qmp.pid)
             yield qmp
 
 

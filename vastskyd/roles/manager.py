@@ -35,7 +35,8 @@ T = TypeVar("T")
 
 _TICK_S = 1.0
 _PUSH_TIMEOUT_S = 10.0
-_PROBE_TIMEOUT_S = 5.0
+# Longer than the helper itself tries to connect.
+_PROBE_TIMEOUT_S = 8.0
 _PROBE_EVERY_S = 5.0
 _PROBES_AT_ONCE = 2
 _WAIT_MOST_S = 30.0

@@ -107,6 +107,8 @@ class NodeAgent:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_kernel(), name="kernel events")
                 group.create_task(self._storage_loop(), name="storage")
+                if self._storage is not None:
+                    group.create_task(self._storage.follow_servers(), name="export servers")
                 group.create_task(self._head_loop(), name="head")
                 group.create_task(self._report_loop(), name="reports")
         finally:

@@ -130,6 +130,13 @@ class StorageRole:
         await self._serve(document)
         return await self._report(document)
 
+    async def follow_servers(self) -> None:
+        """Until cancelled: what a head reads from comes back before it gives the leg up."""
+        while True:
+            head = await self._exports.ended()
+            log.error("the export server for %s ended by itself; it is started again", head)
+            self._changed()
+
     # --- exports ------------------------------------------------------------------------
 
     async def _end_stuck_servers(self) -> None:
