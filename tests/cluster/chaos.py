@@ -233,9 +233,9 @@ class Chaos:
     def slow_disk(self, name: str) -> Fault:
         guest = self.cluster[name]
         disk = self.random.choice(guest.disks)
-        rate = self.random.choice((1, 5, 20))
+        rate = self.random.choice((2048, 8192, 65536))
         return Fault(
-            f"disk {disk} does {rate} requests a second: {name}",
+            f"disk {disk} does {rate} bytes a second: {name}",
             lambda: guest.slow_disk(disk, rate),
             lambda: guest.slow_disk(disk, 0),
         )

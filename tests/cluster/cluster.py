@@ -263,11 +263,24 @@ class Cluster:
                 guest.resume()
             for network in ("A", "B"):
                 guest.restore(network)
-            for disk in set(guest.known_disks) - set(guest.disks):
-                guest.plug_disk(disk)
-            guest.run("ip route flush type blackhole; rm -f /var/tmp/filler")
+            for disk in guest.slow_disks:
+                guest.slow_disk(disk, 0)
+            self._mend_disks(guest)
+            guest.run("ip route flush type blackhole; rm -f /var/tmp/filler*")
         self.online()
+        eventually(
+            "all disks are there",
+            lambda: {disk.state for disk in self.hosts.disks()} == {"online"},
+            90,
+        )
         self.delete_all()
+
+    def _mend_disks(self, guest: Guest) -> None:
+        """Its own are plugged in, others are not."""
+        for disk in set(guest.known_disks) - set(DISKS):
+            guest.remove_disk(disk)
+        for disk in set(DISKS if guest.name in self.hosts.stores else ()) - set(guest.disks):
+            guest.plug_disk(disk)
 
     def delete_all(self) -> None:
         """What a test that failed has left."""

@@ -69,10 +69,10 @@ def extent_start(cluster: Cluster, node: str, disk: str) -> int:
 
 
 def test_disk_slow(cluster: Cluster) -> None:
-    """It does one request a second: writes are as slow, nothing is lost, and it is named."""
+    """Each block takes seconds: writes are as slow, nothing is lost, and it is named."""
     with row(cluster, "disk-slow", "two") as it:
         node, disk = cluster.leg_disks("two")[0]
-        it.strike(lambda: cluster[node].slow_disk(disk, 1))
+        it.strike(lambda: cluster[node].slow_disk(disk, 1500))
         it.says(
             status=[f"disk {node}:.*{disk} is slow: a request takes"],
             events=["disk-slow"],
@@ -125,6 +125,5 @@ def test_disk_foreign(cluster: Cluster) -> None:
         assert "ext4" in refused.stderr, refused
         it.goes_on()
         assert guest.run(f"sha256sum < {guest.disk_link('foreign')}").stdout == before
-        guest.unplug_disk("foreign")
-        guest.forget_disk("foreign")
+        guest.remove_disk("foreign")
         guest.plug_disk(disk)

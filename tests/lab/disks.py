@@ -33,6 +33,7 @@ class DiskBay(ABC):
         self._disks: dict[str, Disk] = {}
         self._plugged: dict[str, int] = {}
         self._bad: set[str] = set()
+        self._slow: set[str] = set()
 
     @property
     @abstractmethod
@@ -46,11 +47,17 @@ class DiskBay(ABC):
     def _forget_bad(self) -> None:
         """After a power cycle all sectors are well."""
         self._bad.clear()
+        self._slow.clear()
 
     @property
     def disks(self) -> list[str]:
         """The disks that are plugged in."""
         return list(self._plugged)
+
+    @property
+    def slow_disks(self) -> list[str]:
+        """Those that `slow_disk` holds back."""
+        return sorted(self._slow)
 
     @property
     def known_disks(self) -> list[str]:
@@ -95,6 +102,8 @@ class DiskBay(ABC):
 
     def unplug_disk(self, name: str, timeout_s: float = 20) -> None:
         """Pull a disk out, whatever uses it."""
+        if name in self._slow:
+            self.slow_disk(name, 0)  # QEMU first does all that waits, at that rate
         seen = self.monitor.count("DEVICE_DELETED", device=f"disk-{name}")
         self.monitor.execute("device_del", id=f"disk-{name}")
         self.monitor.wait_event("DEVICE_DELETED", seen, timeout_s, device=f"disk-{name}")
@@ -104,8 +113,10 @@ class DiskBay(ABC):
         self.monitor.execute("blockdev-del", node_name=f"file-{name}")
         del self._plugged[name]
 
-    def forget_disk(self, name: str) -> None:
-        """One that was pulled, and never comes back."""
+    def remove_disk(self, name: str) -> None:
+        """Pulled, if need be, and never plugged in again."""
+        if name in self._plugged:
+            self.unplug_disk(name)
         del self._disks[name]
         self.disk_file(name).unlink()
 
@@ -140,14 +151,15 @@ class DiskBay(ABC):
             self.monitor.execute("blockdev-del", node_name=f"bad-{name}")
             self._bad.discard(name)
 
-    def slow_disk(self, name: str, requests_per_s: int) -> None:
-        """Let a disk do so many requests a second and no more; 0: as many as it can."""
-        limits = dict.fromkeys(
-            ("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0
-        )  # fmt: skip
+    def slow_disk(self, name: str, bytes_per_s: int) -> None:
+        """Let a disk do so much and no more; 0: as much as it can."""
+        others = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
         self.monitor.execute_with(
-            "block_set_io_throttle", {"id": f"disk-{name}", "iops": requests_per_s, **limits}
+            "block_set_io_throttle", {"id": f"disk-{name}", "bps": bytes_per_s, **others}
         )
+        self._slow.discard(name)
+        if bytes_per_s:
+            self._slow.add(name)
 
     def take_disk(self, other: DiskBay, name: str, new_name: str) -> None:
         """Pull a disk out of another guest and plug it into this one: the same disk, with its
