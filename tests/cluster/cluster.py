@@ -276,9 +276,13 @@ class Cluster:
         self.delete_all()
 
     def _mend_disks(self, guest: Guest) -> None:
-        """Its own are plugged in, others are not."""
+        """Its own are plugged in, others are not; one that was moved goes home."""
         for disk in set(guest.known_disks) - set(DISKS):
-            guest.remove_disk(disk)
+            home, _, name = guest.serial(disk).rpartition("-")
+            if home in self.hosts.stores and name in DISKS:
+                self.lab[home].take_disk(guest, disk, name)
+            else:
+                guest.remove_disk(disk)
         for disk in set(DISKS if guest.name in self.hosts.stores else ()) - set(guest.disks):
             guest.plug_disk(disk)
 

@@ -65,13 +65,14 @@ class DiskBay(ABC):
         return list(self._disks)
 
     def _plug_of(self, name: str) -> Plugged:
-        disk = self._disks[name]
-        serial = disk.serial or f"{self.name}-{name}"
-        return Plugged(name, self.disk_file(name), serial, self._plugged[name])
+        return Plugged(name, self.disk_file(name), self.serial(name), self._plugged[name])
 
     def disk_file(self, name: str) -> Path:
         """The file behind a disk, on this machine."""
         return self.folder / f"disk-{name}.raw"
+
+    def serial(self, name: str) -> str:
+        return self._disks[name].serial or f"{self.name}-{name}"
 
     def add_disk(self, disk: Disk) -> None:
         """Make a disk known to the guest and choose its port; it is not plugged yet."""
@@ -164,12 +165,12 @@ class DiskBay(ABC):
     def take_disk(self, other: DiskBay, name: str, new_name: str) -> None:
         """Pull a disk out of another guest and plug it into this one: the same disk, with its
         serial."""
-        disk = other._disks[name]
+        disk, serial = other._disks[name], other.serial(name)
         if name in other._plugged:
             other.unplug_disk(name)
         other.disk_file(name).rename(self.disk_file(new_name))
         del other._disks[name]
-        self.plug_disk(Disk(new_name, disk.size, disk.serial or f"{other.name}-{name}"))
+        self.plug_disk(Disk(new_name, disk.size, serial))
 
     def _set_backend(self, name: str, node: str) -> None:
         device = f"/machine/peripheral/disk-{name}"
@@ -177,8 +178,7 @@ class DiskBay(ABC):
 
     def disk_link(self, name: str) -> str:
         """A disk's link under /dev/disk/by-id in the guest."""
-        disk = self._disks[name]
-        return f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{disk.serial or f'{self.name}-{name}'}"
+        return f"/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{self.serial(name)}"
 
     def wait_disks(self, timeout_s: float = 30) -> None:
         """Wait until udev has made the links of all disks that are plugged in."""
