@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.world import World
 from vastskyd.core import names
-from vastskyd.core.errors import BusyError, ConflictError, DeviceError
+from vastskyd.core.errors import BusyError, ConflictError, DeviceError, VastskyError
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.names import LegName
 from vastskyd.core.units import MD_DATA_OFFSET_BYTES
@@ -568,3 +568,19 @@ async def test_held_writes_wait_for_a_repair_that_is_on_its_way(stack: Stack) ->
             except BusyError:
                 await asyncio.sleep(0.05)
     assert await kernel.md.read_leg(stack.legs[1], 8 * MIB, 4096) == BLOCK
+
+
+async def test_an_array_is_stopped_whatever_is_being_checked(stack: Stack) -> None:
+    await in_use(stack, 2)
+    md = stack.world.kernel.md
+    await md.set_sync_rate(stack.array, 1, 100)
+    await md.start_check(stack.array)
+    assert (await md.check_status(stack.array)).running
+    await md.stop(stack.array)
+    assert await md.arrays() == ()
+    await md.stop_check(stack.array)
+    await md.release_writes(stack.array)
+    with pytest.raises(VastskyError):
+        await md.check_status(stack.array)
+    with pytest.raises(VastskyError):
+        await md.start_check(stack.array)

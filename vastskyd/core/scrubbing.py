@@ -31,6 +31,7 @@ TRIES_MOST = 3
 # A scrub that came to nothing, or left something out, is not made up for sooner.
 AGAIN_S = 86_400.0
 
+_CROWDED = "its disks serve rebuilds or other scrubs"
 _ADVICE = (
     "check the data there with its file system or its checksums, write again what is wrong, and"
     " scrub again"
@@ -121,8 +122,9 @@ def _hindrance(turn: Turn, volume: Volume, scrub: Scrub) -> str:
         return f"its head {attachment.head} is unreachable"
     segment = volume.segments[scrub.segment]
     seen = _seen(turn, volume, scrub)
-    conditions = () if seen is None else {leg.condition for leg in seen.legs}
-    if not _is_whole(segment) or conditions != {LegCondition.ACTIVE}:
+    # A head that has not spoken since the manager started is not told to stop.
+    good_so_far = seen is None or all(leg.condition is LegCondition.ACTIVE for leg in seen.legs)
+    if not _is_whole(segment) or not good_so_far:
         good = len(segment.in_state(LegState.IN_SYNC))
         return f"segment {segment.index} has {good} of {len(segment.legs)} legs in sync and at work"
     return ""
@@ -168,7 +170,7 @@ def _follow(turn: Turn, volume: Volume, scrub: Scrub, admitted: Collection[Volum
     if fact is not None and fact.state is ScrubState.DONE:
         _record(turn, volume, scrub, fact)
     elif fact is not None and fact.state is ScrubState.FAILED:
-        _try_again(turn, volume, scrub)
+        _try_again(turn, volume, scrub, fact.message)
     else:
         _wait(turn, volume, scrub, waits=volume.id not in admitted)
 
@@ -199,9 +201,9 @@ def _record(turn: Turn, volume: Volume, scrub: Scrub, fact: ScrubFact) -> None:
     _next_segment(turn, volume, msgspec.structs.replace(found, waits_since_s=0.0))
 
 
-def _try_again(turn: Turn, volume: Volume, scrub: Scrub) -> None:
+def _try_again(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
     if scrub.tries + 1 >= TRIES_MOST:
-        _skip(turn, volume, scrub)
+        _skip(turn, volume, scrub, why)
         return
     again = msgspec.structs.replace(scrub, tries=scrub.tries + 1)
     order = volume.scrub_order + 1
@@ -215,16 +217,16 @@ def _wait(turn: Turn, volume: Volume, scrub: Scrub, *, waits: bool) -> None:
         turn.draft.put(msgspec.structs.replace(volume, scrub=changed))
     elif waits and turn.wall_s - scrub.waits_since_s >= WAIT_MOST_S:
         if volume.attachment is None or turn.facts[volume.attachment.head].online:
-            _skip(turn, volume, scrub)
+            _skip(turn, volume, scrub, _hindrance(turn, volume, scrub) or _CROWDED)
         else:
             why = f"its head {volume.attachment.head} is unreachable"
             _give_up(turn, volume, scrub, why, "Unreachable")
 
 
-def _skip(turn: Turn, volume: Volume, scrub: Scrub) -> None:
+def _skip(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
     """It keeps its `waits_since_s`: what hinders one segment may hinder the next for no longer."""
     skipped = (*scrub.skipped, scrub.segment)
-    _next_segment(turn, volume, msgspec.structs.replace(scrub, skipped=skipped))
+    _next_segment(turn, volume, msgspec.structs.replace(scrub, skipped=skipped, skipped_why=why))
 
 
 def _next_segment(turn: Turn, volume: Volume, scrub: Scrub) -> None:
@@ -277,7 +279,7 @@ def _conclusion(scrub: Scrub) -> str:
         parts.append(f"no difference in {format_size(scrub.checked_bytes)}")
     if scrub.skipped:
         which = ", ".join(map(str, scrub.skipped))
-        parts.append(f"segments left out, because not all of their legs were at work: {which}")
+        parts.append(f"segments left out: {which}, the last because {scrub.skipped_why}")
     return "; ".join(parts)
 
 
@@ -305,7 +307,7 @@ def scrub_progress(turn: Turn, job: Job) -> tuple[int, str]:
     done_bytes = volume.scrub.checked_bytes + skipped + (0 if fact is None else fact.done_bytes)
     why = _hindrance(turn, volume, volume.scrub)
     if not why and volume.scrub.waits_since_s:
-        why = "its disks serve rebuilds or other scrubs"
+        why = _CROWDED
     if why:
         return done_bytes, f"waits: {why}"
     return done_bytes, "" if fact is None else fact.message

@@ -164,25 +164,32 @@ class LinuxMd:
         await self._write(device, directory / "sync_speed_max", str(max_kib_s), "set rate")
 
     async def start_check(self, device: str) -> None:
-        await self._scrub(device, f"start a check of {device}", md_scrub.start_check)
+        await self._scrub(f"start a check of {device}", f"check:{device}", md_scrub.start_check)
 
     async def check_status(self, device: str) -> CheckStatus:
         return md_scrub.check_status(os.path.basename(device))
 
     async def stop_check(self, device: str) -> None:
-        await self._scrub(device, f"stop the check of {device}", md_scrub.stop_check)
+        await self._scrub(f"stop the check of {device}", f"check:{device}", md_scrub.stop_check)
 
     async def hold_writes(self, device: str, offset_bytes: int, length_bytes: int) -> None:
         def act(array: str) -> None:
             md_scrub.hold_writes(array, offset_bytes, length_bytes)
 
-        await self._scrub(device, f"hold writes to {device}", act)
+        self._expect_settled(device)
+        await self._scrub(f"hold writes to {device}", f"hold:{device}", act)
 
     async def release_writes(self, device: str) -> None:
+        self._expect_settled(device)
         for member in md_sysfs.members(os.path.basename(device)):
             if threads.at_work(_repair_lane(member)):
                 raise BusyError(f"a write to {member} is on its way")
-        await self._scrub(device, f"release writes to {device}", md_scrub.release_writes)
+        await self._scrub(f"release writes to {device}", f"hold:{device}", md_scrub.release_writes)
+
+    def _expect_settled(self, device: str) -> None:
+        """One call at a time: one whose caller has gone must not change what a later one set."""
+        if threads.at_work(f"hold:{device}"):
+            raise BusyError(f"md has not yet done what was last asked about writes to {device}")
 
     async def read_leg(self, leg: str, offset_bytes: int, length_bytes: int) -> bytes:
         what = f"read {leg} at {offset_bytes}"
@@ -201,14 +208,11 @@ class LinuxMd:
             lane=_repair_lane(os.path.basename(leg)),
         )
 
-    async def _scrub(self, device: str, what: str, act: Callable[[str], None]) -> None:
+    async def _scrub(self, what: str, lane: str, act: Callable[[str], None]) -> None:
         """In a lane of its own: whatever md waits for, a leg can still be failed."""
-        array = os.path.basename(device)
+        array = os.path.basename(lane)
         await threads.call(
-            lambda: _speaking(what, lambda: act(array)),
-            CALL_TIMEOUT_S,
-            what,
-            lane=f"scrub:{device}",
+            lambda: _speaking(what, lambda: act(array)), CALL_TIMEOUT_S, what, lane=lane
         )
 
     async def stop(self, device: str) -> None:

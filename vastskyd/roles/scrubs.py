@@ -48,7 +48,6 @@ class _Scrub:
     fact: ScrubFact
     segment: _Segment
     task: asyncio.Task[None] | None = None
-    holds: bool = False
 
     def says(self, **what: object) -> None:
         self.fact = msgspec.structs.replace(self.fact, **what)
@@ -75,12 +74,15 @@ class Scrubs:
         )
 
     async def stop(self) -> None:
-        """What is held goes on; a check of md's goes on as well."""
-        tasks = [scrub.task for scrub in self._scrubs.values() if scrub.task is not None]
-        tasks += self._ending.values()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Writes that are held go on; a check of md's goes on as well. What cannot be let go within
+        the time of a hold is left to the next start."""
+        tasks = {scrub.task for scrub in self._scrubs.values() if scrub.task is not None}
+        tasks |= set(self._ending.values())
+        for _ in range(2):
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                _, tasks = await asyncio.wait(tasks, timeout=_HOLD_MOST_S)
 
     def look(self, document: HeadDocument, sight: Sight) -> None:
         """Begins what is ordered, ends what is no longer, and lets writes go on that a daemon which
@@ -103,9 +105,9 @@ class Scrubs:
             if key not in self._scrubs and found is not None and found.array not in self._ending:
                 self._begin(key, segment.scrub, found)
         for key, array in sight.arrays.items():
-            at_it = self._scrubs.get(key)
-            if array.writes_held and (at_it is None or not at_it.holds):
-                self._end(array.device, partial(self._lift, array.device))
+            # A scrub that is at work lifts by itself what it holds; what was seen may be over.
+            if array.writes_held and not self._at_work(key):
+                self._end(array.device, partial(self._md.release_writes, array.device))
 
     def told(self, fact: VolumeFact) -> VolumeFact:
         """The fact with what the scrubs of its segments say."""
@@ -118,6 +120,10 @@ class Scrubs:
             for segment in fact.segments
         )
         return msgspec.structs.replace(fact, segments=segments)
+
+    def _at_work(self, key: _Key) -> bool:
+        scrub = self._scrubs.get(key)
+        return scrub is not None and scrub.task is not None and not scrub.task.done()
 
     def _begin(self, key: _Key, order: int, segment: _Segment) -> None:
         scrub = _Scrub(ScrubFact(order=order, state=ScrubState.RUNNING), segment)
@@ -203,7 +209,6 @@ class Scrubs:
 
     async def _settle(self, scrub: _Scrub, offset: int, length: int) -> None:
         """Looks again while nobody writes there: what differed may just have been on its way."""
-        scrub.holds = True
         try:
             async with asyncio.timeout(_HOLD_MOST_S):
                 await self._md.hold_writes(scrub.segment.array, offset, length)
@@ -213,10 +218,7 @@ class Scrubs:
         except TimeoutError as error:
             raise DeviceError(f"not compared within {_HOLD_MOST_S:g} s") from error
         finally:
-            try:
-                await self._lift(scrub.segment.array)
-            finally:
-                scrub.holds = False
+            await self._lift(scrub.segment.array)
         _count(scrub, offset, found)
 
     async def _expect_whole(self, segment: _Segment) -> None:
@@ -235,11 +237,14 @@ class Scrubs:
             await self._md.write_leg(leg, offset + patch.offset_bytes, patch.content)
 
     async def _lift(self, array: str) -> None:
-        """A repair that has not reached its leg yet goes first; look() tries again."""
-        try:
-            await self._md.release_writes(array)
-        except BusyError as error:
-            log.warning("%s: writes to some of it still wait: %s", array, error.message)
+        """What is on its way to a leg goes first, however long that takes: nothing here goes on
+        before it is done."""
+        while True:
+            try:
+                return await self._md.release_writes(array)
+            except VastskyError as error:
+                log.warning("%s: writes to some of it still wait: %s", array, error.message)
+            await self._clock.sleep(_LOOK_S)
 
 
 def _find(volume: VolumeSpec, segment: SegmentSpec, sight: Sight) -> _Segment | None:
