@@ -413,6 +413,18 @@ def test_scheduled() -> None:
     loop.run(main(), LIMIT_S)
 
 
+def test_never_until_the_setting_changes() -> None:
+    async def main() -> None:
+        cluster = await attached(policy=replace(POLICY, scrub_interval_s=0.0))
+        await asyncio.sleep(1000)
+        assert not any(job.kind is JobKind.SCRUB for job in cluster.state().jobs.values())
+        cluster.members["h1"].retune(replace(POLICY, scrub_interval_s=60.0), 3.0)
+        await cluster.until("it is scrubbed", 30, lambda: _is_scrubbed(cluster, "no difference"))
+        cluster.world.check()
+
+    loop.run(main(), LIMIT_S)
+
+
 async def _is_scrubbed(cluster: SimCluster, text: str) -> bool:
     result = (await cluster.volume("v")).scrubbed
     return result is not None and text in result.message

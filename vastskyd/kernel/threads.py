@@ -50,13 +50,13 @@ async def call(act: Callable[[], T], timeout_s: float, what: str, *, lane: str =
         try:
             value = act()
         except BaseException as error:  # noqa: BLE001  # handed to the caller whatever it is
-            _settle(loop, answer, partial(answer.set_exception, error))
+            settle = partial(answer.set_exception, error)
         else:
-            _settle(loop, answer, partial(answer.set_result, value))
-        finally:
-            ended.set()
-            _late.pop(lane, None)
-            leave()
+            settle = partial(answer.set_result, value)
+        ended.set()
+        _late.pop(lane, None)
+        leave()  # first: who has the answer may count on it
+        _settle(loop, answer, settle)
 
     def leave() -> None:
         with _counting:
