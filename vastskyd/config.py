@@ -45,6 +45,8 @@ RIGHT: dict[str, str] = {
     "rebuild.per_disk": "a number of rebuilds from 1 to 64",
     "rebuild.rate_min_kib_s": "KiB a second from 0 to 100000000",
     "rebuild.rate_max_kib_s": "KiB a second from 1024 to 100000000",
+    "scrub": "a table: [scrub]",
+    "scrub.interval_h": "hours from 1 to 87600 (ten years), or 0 for never",
     "placement": "a table: [placement]",
     "placement.segment_max": 'a size from "1G" to "16T", as in segment_max = "64G"',
     "placement.data_encryption": '"tls" or "none"',
@@ -91,6 +93,12 @@ class Rebuild(Record):
     rate_max_kib_s: Annotated[int, msgspec.Meta(ge=1024, le=100_000_000)] = 200_000
 
 
+class Scrub(Record):
+    """How often each volume's copies are compared; 0: only when somebody asks."""
+
+    interval_h: Annotated[int, msgspec.Meta(ge=0, le=87_600)] = 672
+
+
 class Placement(Record):
     """How new volumes are cut. `data_encryption` is read once, by `cluster init`."""
 
@@ -114,6 +122,7 @@ class Config(Record):
     log_level: LogLevel = LogLevel.INFO
     timeouts: Timeouts = Timeouts()
     rebuild: Rebuild = Rebuild()
+    scrub: Scrub = Scrub()
     placement: Placement = Placement()
 
     @property

@@ -128,7 +128,7 @@ class MdArray:
     """`uuid` as 32 hex digits. Not `running`: being put together or taken apart, or left so by
     whoever did it; then members that are missing say nothing. `read_only`: not yet switched to
     writing. `sync_action` as the kernel's word; `sync_done_bytes` of `sync_total_bytes` when not
-    idle."""
+    idle. `writes_held`: by hold_writes, whoever called it."""
 
     device: str
     uuid: str
@@ -139,6 +139,18 @@ class MdArray:
     sync_action: str
     sync_done_bytes: int
     sync_total_bytes: int
+    writes_held: bool = False
+
+
+@dataclass(frozen=True)
+class CheckStatus:
+    """Of the last start_check. `complete`: it came to its end, and `mismatch_bytes` is about how
+    much differed: never 0 if anything did. Neither `running` nor `complete`: something ended it."""
+
+    running: bool
+    complete: bool
+    done_bytes: int
+    mismatch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -186,6 +198,29 @@ class Md(Protocol):
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         """A resync goes at `min_kib_s` while the array is in use, else at up to `max_kib_s`, which
         wins where it is the lower."""
+
+    async def start_check(self, device: str) -> None:
+        """md reads all legs that are in sync and counts where they differ; it changes nothing. One
+        that was started so and runs goes on. BusyError while anything else is being copied."""
+
+    async def check_status(self, device: str) -> CheckStatus: ...
+
+    async def stop_check(self, device: str) -> None:
+        """Well if none runs."""
+
+    async def hold_writes(self, device: str, offset_bytes: int, length_bytes: int) -> None:
+        """Once it returns, no write to this range of the array is under way, and those that come
+        wait. Reads go on, and so does the rest. It outlives who called it: release_writes."""
+
+    async def release_writes(self, device: str) -> None:
+        """What waits goes on. BusyError while a write_leg is still on its way, by whomever: it
+        would overtake what waits."""
+
+    async def read_leg(self, leg: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """Of the data that md keeps there, past all caches; in whole blocks of 4 KiB."""
+
+    async def write_leg(self, leg: str, offset_bytes: int, content: bytes) -> None:
+        """Behind md's back, durable when it returns. Only within what hold_writes holds."""
 
     async def stop(self, device: str) -> None:
         """BusyError if the array is open."""

@@ -1,5 +1,6 @@
 """Each command: what it asks, what it prints for people and for programs, how it ends."""
 
+import re
 import subprocess
 import sys
 
@@ -75,6 +76,7 @@ ASKED: list[tuple[list[str], Record]] = [
     (["volume", "attach", "data", "m1", "--force"],
      api.AttachVolume(volume="data", head=NodeId("m1"), force=True)),
     (["volume", "detach", "data"], api.DetachVolume(volume="data")),
+    (["volume", "scrub", "data"], api.ScrubVolume(volume="data")),
     (["volume", "delete", "data", "--yes"], api.DeleteVolume(volume="data")),
     (["disk", "enrol", "m1", "/dev/sdb"], api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb")),
     (["disk", "enrol", "m1:/dev/sdb", "--wipe"],
@@ -140,6 +142,8 @@ def test_a_volume_is_a_tree(run: Run) -> None:
         "└─ store2  /dev/sdb  rebuilding  25 %, slow, unreachable",
     ]
     assert "Volume  empty (v2)" in run("volume", "show", "v2").stdout
+    scrubbed = "8.0 KiB differed and were repaired from the majority"
+    assert re.search(rf"^Scrubbed +20.+: {scrubbed}$", run("volume", "show", "data").stdout, re.M)
 
 
 def test_events_for_people(run: Run) -> None:

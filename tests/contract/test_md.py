@@ -7,11 +7,11 @@ import pytest
 
 from tests.contract.world import World
 from vastskyd.core import names
-from vastskyd.core.errors import BusyError, ConflictError, DeviceError
+from vastskyd.core.errors import BusyError, ConflictError, DeviceError, VastskyError
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.names import LegName
 from vastskyd.core.units import MD_DATA_OFFSET_BYTES
-from vastskyd.ports import MdArray, MemberState
+from vastskyd.ports import CheckStatus, MdArray, MemberState
 
 MIB = 1024 * 1024
 SIZE = 16 * MIB
@@ -392,3 +392,195 @@ async def test_a_failed_leg_is_a_change(stack: Stack) -> None:
     start_s = loop.time()
     await kernel.wait_change(10.0)
     assert loop.time() - start_s < 5
+
+
+# --- scrubs ------------------------------------------------------------------------------
+
+
+async def checked(stack: Stack) -> CheckStatus:
+    """What a check found that came to its end."""
+    await stack.world.kernel.md.start_check(stack.array)
+    status = await ended_check(stack)
+    assert status.complete
+    return status
+
+
+async def ended_check(stack: Stack) -> CheckStatus:
+    async with asyncio.timeout(ALL_S):
+        while True:
+            status = await stack.world.kernel.md.check_status(stack.array)
+            if not status.running:
+                return status
+            await asyncio.sleep(0.05)
+
+
+async def in_use(stack: Stack, copies: int) -> None:
+    await stack.create(copies, copies)
+    await stack.world.kernel.md.make_writable(stack.array)
+    await stack.world.write(stack.array, MIB, BLOCK)
+
+
+async def waits(writing: "asyncio.Future[None]") -> bool:
+    done, _ = await asyncio.wait([writing], timeout=1.0)
+    return not done
+
+
+async def test_a_check_of_equal_legs_finds_nothing(stack: Stack) -> None:
+    await in_use(stack, 3)
+    before = await stack.data_of_legs()
+    assert (await checked(stack)).mismatch_bytes == 0
+    assert (await checked(stack)).mismatch_bytes == 0
+    assert await stack.data_of_legs() == before
+    array = await stack.shown()
+    assert array is not None
+    assert array.sync_action == "idle"
+
+
+async def test_a_check_finds_what_was_changed_behind_mds_back(stack: Stack) -> None:
+    await in_use(stack, 2)
+    await stack.world.write(stack.legs[1], MD_DATA_OFFSET_BYTES + SIZE - 4096, BLOCK)
+    before = await stack.data_of_legs()
+    assert (await checked(stack)).mismatch_bytes >= 4096
+    assert await stack.data_of_legs() == before, "it only looks"
+    await stack.world.write(stack.array, SIZE - 4096, BLOCK)
+    assert (await checked(stack)).mismatch_bytes == 0
+
+
+async def test_a_check_that_is_stopped_is_not_complete(stack: Stack) -> None:
+    await in_use(stack, 2)
+    md = stack.world.kernel.md
+    assert (await checked(stack)).complete
+    await md.set_sync_rate(stack.array, 1, 1_000)
+    await md.start_check(stack.array)
+    await asyncio.sleep(0.5)
+    await md.start_check(stack.array)
+    status = await md.check_status(stack.array)
+    assert status.running
+    assert not status.complete
+    assert status.done_bytes < SIZE
+    array = await stack.shown()
+    assert array is not None
+    assert array.sync_action == "check"
+    assert await stack.states() == [MemberState.IN_SYNC] * 2
+    await md.stop_check(stack.array)
+    await md.stop_check(stack.array)
+    assert not (await ended_check(stack)).complete
+    await md.set_sync_rate(stack.array, 1_000, 1_000_000)
+    assert (await checked(stack)).complete
+
+
+async def test_no_check_while_a_leg_is_filled(stack: Stack) -> None:
+    await stack.create(1, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await md.set_sync_rate(stack.array, 1, 100)
+    await stack.add_legs(1)
+    await md.add(stack.array, stack.legs[1], fresh=True)
+    with pytest.raises(BusyError):
+        await md.start_check(stack.array)
+    await md.set_sync_rate(stack.array, 1_000, 1_000_000)
+    await stack.whole()
+    assert (await checked(stack)).mismatch_bytes == 0
+
+
+async def test_held_writes_wait_and_nothing_else(stack: Stack) -> None:
+    await in_use(stack, 2)
+    md = stack.world.kernel.md
+    await md.hold_writes(stack.array, 8 * MIB, MIB)
+    await md.hold_writes(stack.array, 8 * MIB, MIB)
+    array = await stack.shown()
+    assert array is not None
+    assert array.writes_held
+    within = asyncio.ensure_future(stack.world.write(stack.array, 8 * MIB + 4096, BLOCK))
+    assert await waits(within)
+    async with asyncio.timeout(10):
+        await stack.world.write(stack.array, 10 * MIB, BLOCK)
+        await stack.world.write(stack.array, 0, BLOCK)
+        assert await stack.world.read(stack.array, 8 * MIB, 4096) == bytes(4096)
+    await md.release_writes(stack.array)
+    async with asyncio.timeout(10):
+        await within
+    await md.release_writes(stack.array)
+    array = await stack.shown()
+    assert array is not None
+    assert not array.writes_held
+    await stack.world.write(stack.array, 8 * MIB, BLOCK)
+    assert (await checked(stack)).mismatch_bytes == 0
+
+
+async def test_while_writes_are_held_none_is_under_way(stack: Stack) -> None:
+    await in_use(stack, 3)
+    md = stack.world.kernel.md
+    ended = asyncio.Event()
+
+    async def write(at: int) -> None:
+        number = 0
+        while not ended.is_set():
+            number = (number + 1) % 250
+            await stack.world.write(stack.array, 4 * MIB + at, bytes([number]) * 4096)
+
+    writers = [asyncio.ensure_future(write(at * 4096)) for at in range(3)]
+    for _ in range(20):
+        await asyncio.sleep(0.05)
+        await md.hold_writes(stack.array, 4 * MIB, 3 * 4096)
+        found = [await md.read_leg(leg, 4 * MIB, 3 * 4096) for leg in stack.legs]
+        await md.release_writes(stack.array)
+        assert found[0] == found[1] == found[2]
+    ended.set()
+    await asyncio.gather(*writers)
+
+
+async def test_a_legs_data_behind_mds_back(stack: Stack) -> None:
+    await in_use(stack, 2)
+    md = stack.world.kernel.md
+    await md.hold_writes(stack.array, 2 * MIB, 2 * MIB)
+    other = BLOCK[::-1]
+    await md.write_leg(stack.legs[1], 3 * MIB - 4096, other + BLOCK)
+    await md.release_writes(stack.array)
+    assert await md.read_leg(stack.legs[1], MIB, 4096) == BLOCK
+    assert await md.read_leg(stack.legs[1], 3 * MIB - 4096, 8192) == other + BLOCK
+    assert await md.read_leg(stack.legs[0], 3 * MIB - 4096, 8192) == bytes(8192)
+    assert await md.read_leg(stack.legs[0], SIZE - MIB, MIB) == bytes(MIB)
+    raw = await stack.world.read(stack.legs[1], MD_DATA_OFFSET_BYTES + 3 * MIB, 4096)
+    assert raw == BLOCK
+
+
+async def test_held_writes_wait_for_a_repair_that_is_on_its_way(stack: Stack) -> None:
+    await in_use(stack, 3)
+    kernel = stack.world.kernel
+    await kernel.md.hold_writes(stack.array, 8 * MIB, MIB)
+    await stack.world.fail_path(stack.paths[1])
+    repair = asyncio.ensure_future(kernel.md.write_leg(stack.legs[1], 8 * MIB, BLOCK))
+    assert await waits(repair)
+    repair.cancel()  # nobody waits for it any more, but it is not undone
+    with pytest.raises(BusyError):
+        await kernel.md.release_writes(stack.array)
+    array = await stack.shown()
+    assert array is not None
+    assert array.writes_held
+    await stack.world.mend_path(stack.paths[1])
+    await kernel.dm.retry_leg(stack.name(1))
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await kernel.md.release_writes(stack.array)
+                break
+            except BusyError:
+                await asyncio.sleep(0.05)
+    assert await kernel.md.read_leg(stack.legs[1], 8 * MIB, 4096) == BLOCK
+
+
+async def test_an_array_is_stopped_whatever_is_being_checked(stack: Stack) -> None:
+    await in_use(stack, 2)
+    md = stack.world.kernel.md
+    await md.set_sync_rate(stack.array, 1, 100)
+    await md.start_check(stack.array)
+    assert (await md.check_status(stack.array)).running
+    await md.stop(stack.array)
+    assert await md.arrays() == ()
+    await md.stop_check(stack.array)
+    await md.release_writes(stack.array)
+    with pytest.raises(VastskyError):
+        await md.check_status(stack.array)
+    with pytest.raises(VastskyError):
+        await md.start_check(stack.array)

@@ -16,6 +16,7 @@ from vastskyd.core.model import (
     LegState,
     Record,
     Role,
+    ScrubResult,
     Severity,
     VolumeState,
 )
@@ -53,6 +54,11 @@ VOLUMES = (
         state=VolumeState.AVAILABLE, health="degraded", head="m1", standby=(),
         attachment=AttachmentState.ATTACHED, device="/dev/vastsky/data", message="rebuilding",
         segments=(api.SegmentView(index=0, length_bytes=4 * GIB, legs=LEGS),),
+        scrubbed=ScrubResult(
+            ended_s=1.7e9, checked_bytes=4 * GIB, repaired_bytes=8192, undecided_bytes=0,
+            skipped=(3,),
+            message="8.0 KiB differed and were repaired from the majority",
+        ),
     ),
     api.VolumeView(
         id=VolumeId("v2"), name="empty", size_bytes=GIB, copies=1, layout=Layout.LINEAR,
@@ -87,6 +93,7 @@ _KINDS: dict[type[Record], JobKind] = {
     api.DeleteVolume: JobKind.DELETE,
     api.AttachVolume: JobKind.ATTACH,
     api.DetachVolume: JobKind.DETACH,
+    api.ScrubVolume: JobKind.SCRUB,
 }
 
 

@@ -41,3 +41,18 @@ async def test_the_number_of_sleeping_calls_is_bounded(monkeypatch: pytest.Monke
         await threads.call(lambda: None, 5, "one more")
     returned.set()
     assert await asyncio.gather(*sleeping) == [True, True]
+
+
+async def test_a_call_is_at_work_until_it_returns_whoever_waits() -> None:
+    returned = threading.Event()
+    waiting = asyncio.create_task(threads.call(returned.wait, 5, "wait", lane="x"))
+    await asyncio.sleep(0.05)
+    assert threads.at_work("x")
+    waiting.cancel()
+    await asyncio.sleep(0.05)
+    assert threads.at_work("x")
+    returned.set()
+    async with asyncio.timeout(5):
+        while threads.at_work("x"):  # noqa: ASYNC110 - a thread ends without an event
+            await asyncio.sleep(0.01)
+    assert not threads.at_work("y")

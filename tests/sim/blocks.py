@@ -7,11 +7,12 @@ superblock, its bitmap) is a value in a grain too, so that it takes the same way
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, TypeVar
 
+from tests.sim.contents import Contents
 from tests.sim.loop import Signal
 from vastskyd.core.errors import DeviceError, NotFoundError
 from vastskyd.core.units import GRAIN_BYTES
@@ -62,6 +63,16 @@ def grains(size_bytes: int) -> int:
     return size_bytes // GRAIN_BYTES
 
 
+def pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """The range, cut at the grains' ends: (grain, where in the grain, length)."""
+    end = offset_bytes + length_bytes
+    while offset_bytes < end:
+        grain, at = divmod(offset_bytes, GRAIN_BYTES)
+        length = min(GRAIN_BYTES - at, end - offset_bytes)
+        yield grain, at, length
+        offset_bytes += length
+
+
 class Block:
     """A block device. `users` are those that hold it open, in words for people."""
 
@@ -90,10 +101,11 @@ class Block:
 class KernelState:
     """What a power cut ends. Registration order is the only order there is."""
 
-    def __init__(self, host: str, boot_id: str, rng: random.Random) -> None:
+    def __init__(self, host: str, boot_id: str, rng: random.Random, contents: Contents) -> None:
         self.host = host
         self.boot_id = boot_id
         self.rng = rng
+        self.contents = contents
         self.dead = False
         self.blocks: dict[str, Block] = {}
         self.links: dict[str, str] = {}

@@ -6,12 +6,12 @@ for all the bytes of a grain.
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 from tests.contract.world import Served
-from tests.sim.blocks import Bio, Block, IoError, Op, Patch
+from tests.sim.blocks import Bio, Block, IoError, Op, Patch, pieces
 from tests.sim.fake_disks import DiskBlock, FakeMedia
 from tests.sim.fake_dm import DmBlock
 from tests.sim.fake_kernel import FakeHost
@@ -22,44 +22,12 @@ from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption, Role
 from vastskyd.core.names import PathName
 from vastskyd.core.ondisk_layout import SLOT_OFFSETS_BYTES
-from vastskyd.core.units import GRAIN_BYTES
 from vastskyd.ports import Disks, Export, Exports, ExportServer, Kernel
 
 SEED = 1
 HEAD = NodeId("head1")
 PORT = 10900
 EXPORT = Export(HEAD, ExtentId("00000000000000ff"), 1, "the-export")
-
-
-class Contents:
-    """Which bytes the number of a grain stands for; 0 is zeros."""
-
-    def __init__(self) -> None:
-        zeros = bytes(GRAIN_BYTES)
-        self._known = [zeros]
-        self._numbers = {zeros: 0}
-
-    def of(self, number: int) -> bytes:
-        return self._known[number]
-
-    def patched(self, at: int, content: bytes, number: int) -> int:
-        """The number of what `number` stands for with `content` written at `at`."""
-        before = self._known[number]
-        after = before[:at] + content + before[at + len(content) :]
-        found = self._numbers.setdefault(after, len(self._known))
-        if found == len(self._known):
-            self._known.append(after)
-        return found
-
-
-def pieces(offset_bytes: int, length_bytes: int) -> Iterator[tuple[int, int, int]]:
-    """The range, cut at the grains' ends: (grain, where in the grain, length)."""
-    end = offset_bytes + length_bytes
-    while offset_bytes < end:
-        grain, at = divmod(offset_bytes, GRAIN_BYTES)
-        length = min(GRAIN_BYTES - at, end - offset_bytes)
-        yield grain, at, length
-        offset_bytes += length
 
 
 class SimWorld:
@@ -73,7 +41,7 @@ class SimWorld:
         ports = self._world.ports(HEAD)
         self.kernel: Kernel = ports.kernel
         self.disks: Disks = ports.disks
-        self._contents = Contents()
+        self._contents = world.contents
         self._servers: dict[str, FakeHost] = {}
         self._disks_made = 0
 

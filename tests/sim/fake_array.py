@@ -47,7 +47,8 @@ class LegBitmap:
 
 @dataclass
 class Member:
-    """`todo`: grains that it still lacks while RECOVERING."""
+    """`todo`: grains that it still lacks while RECOVERING. `repairs`: writes behind md's back that
+    are on their way."""
 
     block: Block
     number: int
@@ -56,6 +57,7 @@ class Member:
     todo: int = 0
     by_bitmap: bool = False
     pending: int = 0
+    repairs: int = 0
 
 
 class FakeArray(Block):
@@ -89,6 +91,12 @@ class FakeArray(Block):
         self._idle_task: asyncio.Task[None] | None = None
         self._sync_task: asyncio.Task[None] | None = None
         self._rate_changed = Signal()
+        self.held: tuple[int, int] = (0, 0)
+        self._held_changed = Signal()
+        self.checked = False
+        self.mismatches = 0
+        self._writing: dict[int, int] = {}
+        self._check_task: asyncio.Task[None] | None = None
 
     @property
     def label(self) -> str:
@@ -129,6 +137,7 @@ class FakeArray(Block):
             return False
         member.state = MemberState.FAULTY
         member.slot = None
+        self.stop_check()
         self._promote_spare()
         self.supers_changed()
         return True
@@ -207,12 +216,17 @@ class FakeArray(Block):
             raise IoError(f"{self.name}: md on md is not modelled")
         if not self.writable:
             raise IoError(f"{self.name}: read-only")
+        while bio.grain in range(*self.held):
+            await self._held_changed.wait()
         self._in_flight += 1
+        self._writing[bio.grain] = self._writing.get(bio.grain, 0) + 1
         try:
             async with self._grain_lock(bio.grain):
                 await self._write(bio)
         finally:
             self._in_flight -= 1
+            self._writing[bio.grain] -= 1
+            self._held_changed.fire()
             self._writes += 1
             if not self.kernel.dead:
                 self._poke()
@@ -303,6 +317,8 @@ class FakeArray(Block):
 
     def start_sync(self) -> None:
         """What is to be copied shows at once: nobody may take the array for whole before."""
+        if self.need_resync or self._recovering():
+            self.stop_check()
         if self.writable and (self._sync_task is None or self._sync_task.done()):
             if self.need_resync:
                 self._begin("resync")
@@ -336,6 +352,59 @@ class FakeArray(Block):
         self.sync_action = "idle"
         self.kernel.notify()
         self._poke()
+
+    # --- scrubs -----------------------------------------------------------------------------
+
+    def start_check(self) -> bool:
+        """Whether one runs now: not while anything else is copied, or is to be."""
+        if self.sync_action == "check":
+            return True
+        if self.sync_action != "idle" or self.need_resync or self._recovering():
+            return False
+        self.checked, self.mismatches = False, 0
+        self._begin("check")
+        self._check_task = self.kernel.spawn(self._check())
+        self.kernel.notify()
+        return True
+
+    def stop_check(self) -> None:
+        if self.sync_action != "check":
+            return
+        self.sync_action = "idle"
+        self.kernel.notify()
+        task = self._check_task
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def _check(self) -> None:
+        """As md does it: what is not the same counts, and nobody writes there meanwhile."""
+        for grain in range(self.grain_count):
+            self.sync_done = grain * GRAIN_BYTES
+            found = set()
+            async with self._grain_lock(grain):
+                for member in self.in_sync():
+                    try:
+                        bio = Bio(Op.READ, DATA_GRAIN + grain)
+                        found.add(await member.block.submit(bio))
+                    except IoError:
+                        self.fault(member)
+            self.mismatches += len(found) > 1
+            await self._pace()
+            if self.sync_action != "check":
+                return
+        self.checked = True
+        self.stop_check()
+
+    async def hold(self, first: int, end: int) -> None:
+        self.held = (first, end)
+        self.kernel.notify()
+        while any(self._writing.get(grain) for grain in range(first, end)):
+            await self._held_changed.wait()
+
+    def release(self) -> None:
+        self.held = (0, 0)
+        self._held_changed.fire()
+        self.kernel.notify()
 
     def _resync_targets(self) -> list[Member]:
         return self.in_sync()[1:]
@@ -390,6 +459,7 @@ class FakeArray(Block):
 
     async def stop(self) -> None:
         """Clean, if nothing is left to resync."""
+        self.stop_check()
         tasks = [t for t in (self._idle_task, self._sync_task) if t is not None and not t.done()]
         for task in tasks:
             task.cancel()

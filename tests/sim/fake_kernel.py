@@ -7,6 +7,7 @@ import asyncio
 import random
 
 from tests.sim.blocks import Bio, Block, KernelState, Op, PowerLostError
+from tests.sim.contents import Contents
 from tests.sim.fake_disks import DiskBlock, FakeDisks, FakeMedia
 from tests.sim.fake_dm import DmBlock, FakeDm
 from tests.sim.fake_exports import FakeExports, ServerProcess
@@ -31,6 +32,7 @@ class FakeHost:
         media: tuple[FakeMedia, ...],
         network: FakeNetwork,
         rng: random.Random,
+        contents: Contents,
     ) -> None:
         self.name = name
         self.node = NodeId(name)
@@ -42,13 +44,14 @@ class FakeHost:
         self.servers: dict[NodeId, ServerProcess] = {}
         self.servers_ended: dict[NodeId, None] = {}
         self._rng = rng
+        self._contents = contents
         self._pids = 1000
         self.kernel = self._boot()
         network.hosts[name] = self
 
     def _boot(self) -> KernelState:
         boot_id = f"{self._rng.getrandbits(128):032x}"
-        kernel = KernelState(self.name, boot_id, self._rng)
+        kernel = KernelState(self.name, boot_id, self._rng, self._contents)
         for media in self.media:
             _plug(kernel, media)
         return kernel

@@ -2,10 +2,22 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
-from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, grains
+from tests.sim.blocks import (
+    CALL_TIMEOUT_S,
+    Bio,
+    Block,
+    IoError,
+    KernelState,
+    Op,
+    Patch,
+    grains,
+    pieces,
+)
 from tests.sim.fake_array import (
     BITMAP_GRAIN,
+    DATA_GRAIN,
     SUPER_GRAIN,
     FakeArray,
     LegBitmap,
@@ -16,11 +28,13 @@ from tests.sim.fake_dm import DmBlock
 from tests.sim.faults import Door
 from vastskyd.core.errors import BusyError, ConflictError, DeviceError, NotFoundError
 from vastskyd.core.names import LegName
-from vastskyd.core.units import MD_DATA_OFFSET_BYTES
-from vastskyd.ports import MdArray, MdMember, MemberState, Superblock
+from vastskyd.core.units import GRAIN_BYTES, KIB, MD_DATA_OFFSET_BYTES
+from vastskyd.ports import CheckStatus, MdArray, MdMember, MemberState, Superblock
 
 BUSY_TIMEOUT_S = 3.0
 BUSY_RETRY_S = 0.05
+# md compares in pieces of this size.
+MISMATCH_BYTES = 64 * KIB
 
 
 @dataclass(frozen=True)
@@ -232,6 +246,81 @@ class FakeMd:
         async with self._door.step("md.set_sync_rate"):
             self._array(device).set_rate(max_kib_s)
 
+    async def start_check(self, device: str) -> None:
+        async with self._door.step("md.start_check"):
+            if not self._array(device).start_check():
+                raise BusyError(f"{device}: something is being copied")
+
+    async def check_status(self, device: str) -> CheckStatus:
+        async with self._door.step("md.check_status"):
+            array = self._array(device)
+            running = array.sync_action == "check"
+            done = array.sync_done if running else 0
+            complete = array.checked and not running
+            return CheckStatus(running, complete, done, array.mismatches * MISMATCH_BYTES)
+
+    async def stop_check(self, device: str) -> None:
+        async with self._door.step("md.stop_check"):
+            array = self._kernel.blocks.get(device.removeprefix("/dev/"))
+            if isinstance(array, FakeArray):
+                array.stop_check()
+
+    async def hold_writes(self, device: str, offset_bytes: int, length_bytes: int) -> None:
+        async with self._door.step("md.hold_writes"):
+            array = self._array(device)
+            end = -(-(offset_bytes + length_bytes) // GRAIN_BYTES)
+            work = array.hold(offset_bytes // GRAIN_BYTES, end)
+            await self._kernel.call(f"hold writes to {device}", work, CALL_TIMEOUT_S)
+
+    async def release_writes(self, device: str) -> None:
+        async with self._door.step("md.release_writes"):
+            array = self._kernel.blocks.get(device.removeprefix("/dev/"))
+            if not isinstance(array, FakeArray):
+                return
+            if any(member.repairs for member in array.members):
+                raise BusyError(f"{device}: a write to a leg is on its way")
+            array.release()
+
+    async def read_leg(self, leg: str, offset_bytes: int, length_bytes: int) -> bytes:
+        async with self._door.step("md.read_leg"):
+            work = self._read_leg(self._member_of(leg), offset_bytes, length_bytes)
+            return await self._kernel.call(f"read {leg}", work, CALL_TIMEOUT_S)
+
+    async def _read_leg(self, member: Member, offset_bytes: int, length_bytes: int) -> bytes:
+        found = bytearray()
+        for grain, at, length in pieces(offset_bytes, length_bytes):
+            number = await member.block.submit(Bio(Op.READ, DATA_GRAIN + grain))
+            if not isinstance(number, int):
+                raise TypeError(f"grain {grain} reads as {number!r}")
+            found += self._kernel.contents.of(number)[at : at + length]
+        return bytes(found)
+
+    async def write_leg(self, leg: str, offset_bytes: int, content: bytes) -> None:
+        async with self._door.step("md.write_leg"):
+            member = self._member_of(leg)
+            member.repairs += 1
+            work = self._write_leg(member, offset_bytes, content)
+            await self._kernel.call(f"write {leg}", work, CALL_TIMEOUT_S)
+
+    async def _write_leg(self, member: Member, offset_bytes: int, content: bytes) -> None:
+        """It goes on if whoever began it dies."""
+        done = 0
+        try:
+            for grain, at, length in pieces(offset_bytes, len(content)):
+                piece = content[done : done + length]
+                patch = Patch(partial(self._kernel.contents.patched, at, piece))
+                await member.block.submit(Bio(Op.WRITE, DATA_GRAIN + grain, patch))
+                done += length
+        finally:
+            member.repairs -= 1
+
+    def _member_of(self, leg: str) -> Member:
+        block = self._kernel.find(leg)
+        for array in self._all():
+            if (member := _member(array, block)) is not None:
+                return member
+        raise DeviceError(f"{leg} is not a leg of an array")
+
     async def stop(self, device: str) -> None:
         async with self._door.step("md.stop"):
             array = self._kernel.blocks.get(device.removeprefix("/dev/"))
@@ -312,4 +401,5 @@ def _describe(array: FakeArray) -> MdArray:
         sync_action=array.sync_action,
         sync_done_bytes=array.sync_done if syncing else 0,
         sync_total_bytes=array.sync_total if syncing else 0,
+        writes_held=array.held != (0, 0),
     )

@@ -164,6 +164,8 @@ class Storm:
             return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
         if drawn < 0.5:
             return api.FailoverVolume(volume=name, head=rng.choice(heads))
+        if drawn < 0.75:
+            return api.ScrubVolume(volume=name)
         return api.DetachVolume(volume=name)
 
     async def _program(self, name: str, number: int) -> None:
@@ -198,6 +200,7 @@ class Storm:
                         f"{name} is redundant", CALM_S, partial(cluster.redundant, name)
                     )
                     await cluster.checker.read_all(head, name)
+                    await self._scrub(name)
                     await cluster.detach(name)
             if await cluster.find(name) is None:
                 continue
@@ -211,6 +214,16 @@ class Storm:
                 await cluster.detach(name)
             await cluster.delete(name)
         await cluster.nothing_left(CALM_S)
+        if found := {"scrub-repaired", "scrub-undecided"} & set(await cluster.events()):
+            raise AssertionError(f"nobody flipped a bit: {found}")
+
+    async def _scrub(self, name: str) -> None:
+        """No bit was flipped: whatever happened, the copies are the same."""
+        if self.copies[name] < 2:
+            return
+        job = await self.cluster.do(api.ScrubVolume(volume=name), CALM_S)
+        if job.message != "no difference in 24.0 MiB":
+            raise AssertionError(f"{name}: {job.message}")
 
     def _idle(self) -> bool:
         jobs = self.cluster.state().jobs.values()

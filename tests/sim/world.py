@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from tests.fakes.store import MemoryStore
+from tests.sim.contents import Contents
 from tests.sim.fake_disks import FakeDisks, FakeMedia
 from tests.sim.fake_exports import FakeExports
 from tests.sim.fake_kernel import FakeHost, FakeKernel
@@ -110,6 +111,7 @@ class World:
         self.restart_s = restart_s
         self.reboot_s = reboot_s
         self.network = FakeNetwork()
+        self.contents = Contents()
         self.hosts = self.network.hosts
         self.daemons: dict[str, Daemon] = {}
         self.stores: dict[str, MemoryStore] = {}
@@ -151,7 +153,8 @@ class World:
         number = len(self.hosts) + 1
         addresses = tuple(f"10.0.{network}.{number}" for network in range(networks))
         media = tuple(FakeMedia(f"{name}-{i}", disk_bytes) for i in range(disks))
-        host = FakeHost(name, roles, addresses, media, self.network, self.rng(f"host:{name}"))
+        rng = self.rng(f"host:{name}")
+        host = FakeHost(name, roles, addresses, media, self.network, rng, self.contents)
         self.stores[name] = MemoryStore()
         for other in self.hosts.values():
             if other is not host and Role.MANAGER in (*roles, *other.roles):

@@ -217,6 +217,26 @@ def set_(name: str, standby: tuple[str, ...], no_standby: bool, as_json: bool) -
 @name_argument
 @no_wait_option
 @json_option
+def scrub(name: str, no_wait: bool, as_json: bool) -> None:
+    """Compare the copies of an attached volume with each other.
+
+    What differs is repaired where most of three or more copies agree, and reported where they do
+    not. The volume can be used meanwhile.
+
+    \b
+    Example:
+      vastskyctl volume scrub data
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        start(client, api.ScrubVolume(volume=name), as_json=as_json, no_wait=no_wait)
+
+
+@volume.command()
+@name_argument
+@no_wait_option
+@json_option
 def detach(name: str, no_wait: bool, as_json: bool) -> None:
     """Take a volume off its head. Refused while it is in use there.
 

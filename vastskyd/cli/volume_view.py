@@ -2,8 +2,9 @@
 
 import click
 
-from vastskyd.cli.output import columns, format_share, heading, paint, print_facts
+from vastskyd.cli.output import columns, format_share, format_time, heading, paint, print_facts
 from vastskyd.core import api
+from vastskyd.core.model import ScrubResult
 from vastskyd.core.units import format_size
 
 
@@ -18,6 +19,7 @@ def show_volume(view: api.VolumeView) -> None:
             ("Head", f"{view.head} ({paint(view.attachment)})" if view.attachment else view.head),
             ("Standby", ", ".join(view.standby)),
             ("Device", view.device),
+            ("Scrubbed", _scrubbed(view.scrubbed) if view.copies > 1 else ""),
             ("Message", view.message),
         )
     )
@@ -27,6 +29,10 @@ def show_volume(view: api.VolumeView) -> None:
         for number, _ in enumerate(segment.legs, start=1):
             branch = "└─" if number == len(segment.legs) else "├─"
             click.echo(f"{branch} {next(legs)}")
+
+
+def _scrubbed(result: ScrubResult | None) -> str:
+    return "never" if result is None else f"{format_time(result.ended_s)}: {result.message}"
 
 
 def _leg_row(leg: api.LegView) -> tuple[str, ...]:

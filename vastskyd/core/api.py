@@ -17,6 +17,7 @@ from vastskyd.core.model import (
     LegState,
     Record,
     Role,
+    ScrubResult,
     VolumeState,
 )
 
@@ -197,6 +198,14 @@ class FailoverVolume(Record):
     head: str = ""
 
 
+class ScrubVolume(Record):
+    """Compare all copies with each other and repair from the majority. Answer: JobStarted; the
+    job's message says what was found. ConflictError if the volume is not attached or has one copy,
+    BusyError if it is being scrubbed."""
+
+    volume: str
+
+
 class DetachVolume(Record):
     """Answer: JobStarted; the job fails with Busy if the volume is in use."""
 
@@ -257,7 +266,7 @@ class SegmentView(Record):
 
 class VolumeView(Record):
     """`health`: redundant, degraded, rebuilding, stalled, unavailable or unknown (its head has
-    not reported)."""
+    not reported). `scrubbed`: what its last scrub found."""
 
     id: VolumeId
     name: str
@@ -272,6 +281,7 @@ class VolumeView(Record):
     device: str
     message: str
     segments: tuple[SegmentView, ...]
+    scrubbed: ScrubResult | None = None
 
 
 class ClusterStatus(Record):
@@ -399,6 +409,7 @@ ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
     AttachVolume: JobStarted,
     FailoverVolume: JobStarted,
     DetachVolume: JobStarted,
+    ScrubVolume: JobStarted,
     SetStandby: Done,
     RemoveNode: Done,
 }

@@ -103,12 +103,14 @@ class LegSpec(Record):
 
 
 class SegmentSpec(Record):
-    """`legs` in any state; the in-sync set is those whose state says so."""
+    """`legs` in any state; the in-sync set is those whose state says so. `scrub`: the number of the
+    order to scrub it now; 0: there is none. One that is taken back ends what it began."""
 
     index: int
     length_bytes: int
     initialised: bool
     legs: tuple[LegSpec, ...]
+    scrub: int = 0
 
 
 class VolumeSpec(Record):
@@ -221,12 +223,33 @@ class LegFact(Record):
     message: str = ""
 
 
+class ScrubState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # nothing is known of the segment; `message` says why
+
+
+class ScrubFact(Record):
+    """What became of the scrub that `order` asked for. `wrong`: the legs that were repaired;
+    `first_undecided_bytes`: where in the segment its legs first differ without a majority."""
+
+    order: int
+    state: ScrubState
+    done_bytes: int = 0
+    repaired_bytes: int = 0
+    undecided_bytes: int = 0
+    first_undecided_bytes: int = 0
+    wrong: tuple[ExtentId, ...] = ()
+    message: str = ""
+
+
 class SegmentFact(Record):
     """`created`: the array exists. `writable`: the volume's device may be written through it."""
 
     index: int
     created: bool
     legs: tuple[LegFact, ...]
+    scrub: ScrubFact | None = None
 
 
 class VolumeCondition(StrEnum):

@@ -6,6 +6,7 @@ from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition, Volu
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import AttachmentState, Disk, DiskState, LegState, Segment, Volume
 from vastskyd.core.recovery import is_lost
+from vastskyd.core.scrubbing import undecided
 from vastskyd.core.turn import Turn, disk_name
 
 UNREACHABLE_NOTICE_S = 3.0
@@ -57,7 +58,10 @@ def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
             return Health.UNAVAILABLE, "" if fact is None else fact.message
     facts = leg_facts(turn, volume)
     words = [_segment_health(turn, volume, segment, facts) for segment in volume.segments]
-    return max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
+    worst = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
+    if worst[0] is Health.REDUNDANT:
+        return Health.REDUNDANT, undecided(volume)
+    return worst
 
 
 _ORDER = [Health.REDUNDANT, Health.REBUILDING, Health.DEGRADED, Health.STALLED, Health.UNAVAILABLE]
@@ -119,6 +123,8 @@ def problems(turn: Turn) -> tuple[str, ...]:
             said.append(f"disk {disk_name(disk)} is slow{_pace(turn, disk)}")
     for volume in turn.draft.volumes.values():
         said += _together(turn, volume)
+        if said_of_copies := undecided(volume):
+            said.append(f"volume {volume.name}: {said_of_copies}")
         health, why = volume_health(turn, volume)
         if health is not Health.REDUNDANT:
             said.append(f"volume {volume.name} is {health}" + (f": {why}" if why else ""))

@@ -128,13 +128,15 @@ class Segment(Record):
     """A part of a volume with its own redundancy.
 
     `initialised` is committed before the segment is first exposed for writing: until then its
-    array may be created anew, after that never again.
+    array may be created anew, after that never again. `undecided_bytes`: how much differs
+    between its legs without a majority, by its last scrub.
     """
 
     index: int
     length_bytes: int
     legs: tuple[Leg, ...]
     initialised: bool = False
+    undecided_bytes: int = 0
 
     def in_state(self, *states: LegState) -> tuple[ExtentId, ...]:
         return tuple(leg.extent for leg in self.legs if leg.state in states)
@@ -168,9 +170,41 @@ class Attachment(Record):
     forced: bool = False
 
 
+class Scrub(Record):
+    """A scrub under way, in the attachment of `epoch`: segment by segment, `segment` is next.
+
+    `tries` of that segment have failed; since `waits_since_s`, if that is not 0, it has not been
+    fit to be scrubbed. The rest is what was found in those before it, which
+    were left out, and why the last of these was.
+    """
+
+    job: JobId
+    epoch: int
+    segment: int = 0
+    tries: int = 0
+    waits_since_s: float = 0.0
+    checked_bytes: int = 0
+    repaired_bytes: int = 0
+    undecided_bytes: int = 0
+    skipped: tuple[int, ...] = ()
+    skipped_why: str = ""
+
+
+class ScrubResult(Record):
+    """What a scrub that came to its end found; `skipped` are the segments it left out."""
+
+    ended_s: float
+    checked_bytes: int
+    repaired_bytes: int
+    undecided_bytes: int
+    skipped: tuple[int, ...]
+    message: str
+
+
 class Volume(Record):
     """`epoch` is the last one given to an attachment; it never goes down. `standby`: heads that
-    take the volume over when its own is unreachable, the first that can."""
+    take the volume over when its own is unreachable, the first that can. `scrub_order` is the last
+    one given to a head; `scrub_failed_s` when a scrub last ended without a result."""
 
     id: VolumeId
     name: str
@@ -183,6 +217,10 @@ class Volume(Record):
     attachment: Attachment | None = None
     standby: tuple[NodeId, ...] = ()
     created_s: float = 0.0
+    scrub: Scrub | None = None
+    scrubbed: ScrubResult | None = None
+    scrub_order: int = 0
+    scrub_failed_s: float = 0.0
 
 
 class JobKind(StrEnum):
@@ -193,6 +231,7 @@ class JobKind(StrEnum):
     ATTACH = "attach"
     DETACH = "detach"
     REBUILD = "rebuild"
+    SCRUB = "scrub"
 
 
 class JobState(StrEnum):

@@ -16,7 +16,7 @@ from vastskyd.core.documents import (
     VolumeHints,
     VolumeSpec,
 )
-from vastskyd.core.ids import ExtentId, NodeId
+from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
     Attachment,
     AttachmentState,
@@ -34,6 +34,7 @@ from vastskyd.core.model import (
 )
 from vastskyd.core.names import export_name
 from vastskyd.core.recovery import admitted_rebuilds, is_condemned
+from vastskyd.core.scrubbing import admitted_scrubs
 from vastskyd.core.turn import Turn
 
 # A wish for wiping is carried in the enrol job's text, so that it outlives a manager's death.
@@ -50,7 +51,8 @@ class Orders:
 
 def orders(turn: Turn) -> dict[NodeId, Orders]:
     """For every node of the cluster; an empty document where it has nothing to do."""
-    admitted = admitted_rebuilds(turn)
+    rebuilds = admitted_rebuilds(turn)
+    scrubs = admitted_scrubs(turn, rebuilds)
     disks: dict[NodeId, list[DiskSpec]] = {}
     for disk in turn.draft.disks.values():
         disks.setdefault(disk.node, []).append(_disk_spec(turn, disk))
@@ -72,7 +74,7 @@ def orders(turn: Turn) -> dict[NodeId, Orders]:
                 extents=tuple(extents.get(node.id, ())),
                 servers=_servers(turn, served.get(node.id, set())),
             ),
-            _head_document(turn, node, admitted),
+            _head_document(turn, node, rebuilds.legs, scrubs),
         )
         for node in turn.draft.nodes.values()
     }
@@ -136,9 +138,11 @@ def _servers(turn: Turn, heads: set[NodeId]) -> tuple[ExportServerSpec, ...]:
     )
 
 
-def _head_document(turn: Turn, node: Node, admitted: frozenset[ExtentId]) -> HeadDocument:
+def _head_document(
+    turn: Turn, node: Node, admitted: frozenset[ExtentId], scrubs: frozenset[VolumeId]
+) -> HeadDocument:
     volumes = [
-        _volume_spec(turn, node, volume, volume.attachment, admitted)
+        _volume_spec(turn, node, volume, volume.attachment, admitted, scrubs)
         for volume in turn.draft.volumes.values()
         if volume.attachment is not None
         and volume.attachment.head == node.id
@@ -157,7 +161,9 @@ def _volume_spec(
     volume: Volume,
     attachment: Attachment,
     admitted: frozenset[ExtentId],
+    scrubs: frozenset[VolumeId],
 ) -> VolumeSpec:
+    scrub = volume.scrub if volume.id in scrubs else None
     return VolumeSpec(
         id=volume.id,
         name=volume.name,
@@ -177,6 +183,7 @@ def _volume_spec(
                     for leg in segment.legs
                     if (spec := _leg_spec(turn, head, attachment, leg, admitted)) is not None
                 ),
+                scrub=volume.scrub_order if scrub and scrub.segment == segment.index else 0,
             )
             for segment in volume.segments
         ),

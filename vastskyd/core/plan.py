@@ -28,6 +28,7 @@ from vastskyd.core.model import (
 from vastskyd.core.moving import fail_over
 from vastskyd.core.quorum import recovery_quorum
 from vastskyd.core.recovery import follow_head, replace_lost_legs
+from vastskyd.core.scrubbing import begin_due, follow_scrubs
 from vastskyd.core.turn import Turn, disk_name, with_range
 
 _ROUNDS_MAX = 50
@@ -350,4 +351,6 @@ _RULES: tuple[Callable[[Turn], None], ...] = (
     fail_over,
     _attachments,
     replace_lost_legs,
+    follow_scrubs,
+    begin_due,
 )

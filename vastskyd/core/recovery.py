@@ -1,5 +1,8 @@
 """How redundancy is lost and won back: the manager's rules for legs."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import msgspec
 
 from vastskyd.core.documents import ExtentCondition, LegCondition, SegmentFact, VolumeFact
@@ -225,7 +228,15 @@ def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> No
 # --- one rebuild a disk -------------------------------------------------------------------
 
 
-def admitted_rebuilds(turn: Turn) -> frozenset[ExtentId]:
+@dataclass(frozen=True)
+class Rebuilds:
+    """The legs that may be filled now, and how many rebuilds each disk then serves."""
+
+    legs: frozenset[ExtentId]
+    load: dict[DiskId, int]
+
+
+def admitted_rebuilds(turn: Turn) -> Rebuilds:
     """The legs out of the set that may be filled now, so that no disk, source or target, serves
     more rebuilds than the policy allows. Those under way stay; then fewest good legs first."""
     waiting = []
@@ -246,13 +257,16 @@ def admitted_rebuilds(turn: Turn) -> frozenset[ExtentId]:
     load: dict[DiskId, int] = {}
     admitted = []
     for _, segment, leg in sorted(waiting, key=lambda entry: entry[0]):
-        extents = {leg.extent, *segment.in_sync()}
-        disks = {extent.disk for e in extents if (extent := turn.draft.extents.get(e))}
+        disks = disks_of(turn, {leg.extent, *segment.in_sync()})
         if all(load.get(disk, 0) < turn.policy.rebuilds_per_disk for disk in disks):
             admitted.append(leg.extent)
             for disk in disks:
                 load[disk] = load.get(disk, 0) + 1
-    return frozenset(admitted)
+    return Rebuilds(frozenset(admitted), load)
+
+
+def disks_of(turn: Turn, extents: Iterable[ExtentId]) -> set[DiskId]:
+    return {extent.disk for e in extents if (extent := turn.draft.extents.get(e))}
 
 
 def _recovering(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:

@@ -49,7 +49,8 @@ class SeenMember:
 
 @dataclass(frozen=True)
 class SeenArray:
-    """One that is not `running` is half put together or half taken apart."""
+    """One that is not `running` is half put together or half taken apart. `writes_held`: to some
+    of it, for a scrub."""
 
     device: str
     volume: VolumeId
@@ -59,6 +60,7 @@ class SeenArray:
     read_only: bool
     sync_done_bytes: int
     sync_total_bytes: int
+    writes_held: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from vastskyd.core.state import EVENTS_MAX, JOBS_MAX, Draft
 
 @dataclass(frozen=True)
 class Policy:
-    """What an administrator may set. `attach_timeout_s` bounds how long an attach may try."""
+    """What an administrator may set. `attach_timeout_s` bounds how long an attach may try;
+    `scrub_interval_s` is how old a volume's last scrub may get, 0: as old as it likes."""
 
     rebuild_delay_s: float = 600.0
     failover_delay_s: float = 5.0
@@ -35,6 +36,7 @@ class Policy:
     sync_rate_max_kib_s: int = 200_000
     segment_max_bytes: int = 64 * 1024**3
     attach_timeout_s: float = 120.0
+    scrub_interval_s: float = 672 * 3600.0
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,7 @@ METHODS = (
     ),
     Method("SetStandby", api.SetStandby, "Name the heads that take a volume over.", changes=True),
     Method("DetachVolume", api.DetachVolume, "Take a volume off its head.", changes=True),
+    Method("ScrubVolume", api.ScrubVolume, "Compare a volume's copies.", changes=True),
     Method("RemoveNode", api.RemoveNode, "Forget a node.", changes=True),
     Method("InitCluster", api.InitCluster, "Make this host a cluster's first.", changes=True),
     Method("JoinCluster", api.JoinCluster, "Make this host a node.", changes=True),

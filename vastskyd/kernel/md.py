@@ -15,8 +15,17 @@ from typing import TypeVar
 
 from vastskyd.core.errors import BusyError, ConflictError, DeviceError
 from vastskyd.core.units import KIB, MD_DATA_OFFSET_BYTES
-from vastskyd.kernel import direct, md_superblock, md_sysfs, process, sysfs, threads, users
-from vastskyd.ports import MdArray, MemberState, Superblock
+from vastskyd.kernel import (
+    direct,
+    md_scrub,
+    md_superblock,
+    md_sysfs,
+    process,
+    sysfs,
+    threads,
+    users,
+)
+from vastskyd.ports import CheckStatus, MdArray, MemberState, Superblock
 
 T = TypeVar("T")
 
@@ -154,6 +163,58 @@ class LinuxMd:
         await self._write(device, directory / "sync_speed_min", str(least), "set rate")
         await self._write(device, directory / "sync_speed_max", str(max_kib_s), "set rate")
 
+    async def start_check(self, device: str) -> None:
+        await self._scrub(f"start a check of {device}", f"check:{device}", md_scrub.start_check)
+
+    async def check_status(self, device: str) -> CheckStatus:
+        return md_scrub.check_status(os.path.basename(device))
+
+    async def stop_check(self, device: str) -> None:
+        await self._scrub(f"stop the check of {device}", f"check:{device}", md_scrub.stop_check)
+
+    async def hold_writes(self, device: str, offset_bytes: int, length_bytes: int) -> None:
+        def act(array: str) -> None:
+            md_scrub.hold_writes(array, offset_bytes, length_bytes)
+
+        self._expect_settled(device)
+        await self._scrub(f"hold writes to {device}", f"hold:{device}", act)
+
+    async def release_writes(self, device: str) -> None:
+        self._expect_settled(device)
+        for member in md_sysfs.members(os.path.basename(device)):
+            if threads.at_work(_repair_lane(member)):
+                raise BusyError(f"a write to {member} is on its way")
+        await self._scrub(f"release writes to {device}", f"hold:{device}", md_scrub.release_writes)
+
+    def _expect_settled(self, device: str) -> None:
+        """One call at a time: one whose caller has gone must not change what a later one set."""
+        if threads.at_work(f"hold:{device}"):
+            raise BusyError(f"md has not yet done what was last asked about writes to {device}")
+
+    async def read_leg(self, leg: str, offset_bytes: int, length_bytes: int) -> bytes:
+        what = f"read {leg} at {offset_bytes}"
+        return await threads.call(
+            lambda: md_scrub.read_leg(leg, offset_bytes, length_bytes),
+            READ_TIMEOUT_S,
+            what,
+            lane=f"scrub:{leg}",
+        )
+
+    async def write_leg(self, leg: str, offset_bytes: int, content: bytes) -> None:
+        await threads.call(
+            lambda: md_scrub.write_leg(leg, offset_bytes, content),
+            CALL_TIMEOUT_S,
+            f"write {leg} at {offset_bytes}",
+            lane=_repair_lane(os.path.basename(leg)),
+        )
+
+    async def _scrub(self, what: str, lane: str, act: Callable[[str], None]) -> None:
+        """In a lane of its own: whatever md waits for, a leg can still be failed."""
+        array = os.path.basename(lane)
+        await threads.call(
+            lambda: _speaking(what, lambda: act(array)), CALL_TIMEOUT_S, what, lane=lane
+        )
+
     async def stop(self, device: str) -> None:
         if not sysfs.exists(device):
             return
@@ -234,6 +295,10 @@ class LinuxMd:
                 if loop.time() > deadline_s:
                     raise BusyError(busy) from error
             await asyncio.sleep(BUSY_RETRY_S)
+
+
+def _repair_lane(member: str) -> str:
+    return f"repair:{member}"
 
 
 def mdadm_uuid(uuid: str) -> str:

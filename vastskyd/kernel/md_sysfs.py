@@ -7,7 +7,7 @@ from vastskyd.core import names
 from vastskyd.core.names import LegName
 from vastskyd.core.units import SECTOR_BYTES
 from vastskyd.kernel import sysfs
-from vastskyd.ports import MdArray, MdMember, MemberState
+from vastskyd.ports import CheckStatus, MdArray, MdMember, MemberState
 
 READ_ONLY = ("readonly", "read-auto")
 _NOT_RUNNING = ("clear", "inactive")
@@ -36,8 +36,8 @@ def array(kernel_name: str) -> MdArray | None:
     before = sysfs.attribute(directory(kernel_name) / "array_state")
     if before is None or before == "clear":
         return None
-    members = _members(kernel_name)
-    leg = _leg(members)
+    ours = _members(kernel_name)
+    leg = _leg(ours)
     if leg is None:
         return None
     # Members go one after the other, but only when the array no longer runs; and come so before.
@@ -46,14 +46,57 @@ def array(kernel_name: str) -> MdArray | None:
     return MdArray(
         device=f"/dev/{kernel_name}",
         uuid=names.array_uuid(leg.volume, leg.segment),
-        members=members,
+        members=ours,
         running=before not in _NOT_RUNNING and state not in _NOT_RUNNING,
         raid_devices=_number(sysfs.attribute(directory(kernel_name) / "raid_disks")),
         read_only=state in READ_ONLY,
         sync_action=sysfs.attribute(directory(kernel_name) / "sync_action") or "idle",
         sync_done_bytes=done,
         sync_total_bytes=total,
+        writes_held=_held_sectors(kernel_name) != (0, 0),
     )
+
+
+def check_status(kernel_name: str) -> CheckStatus | None:
+    """None: there is no such array any more. Read in this order, since a check may end meanwhile:
+    only what ran to its end puts sync_max back."""
+    action = sysfs.attribute(directory(kernel_name) / "sync_action")
+    if action is None:
+        return None
+    completed = sysfs.attribute(directory(kernel_name) / "sync_completed") or ""
+    running = action == "check"
+    ended = sysfs.attribute(directory(kernel_name) / "sync_max") == "max"
+    last = sysfs.attribute(directory(kernel_name) / "last_sync_action")
+    mismatches = _number(sysfs.attribute(directory(kernel_name) / "mismatch_cnt"))
+    return CheckStatus(
+        running=running,
+        complete=not running and ended and last == "check",
+        done_bytes=sync_progress(completed)[0],
+        mismatch_bytes=mismatches * SECTOR_BYTES,
+    )
+
+
+def data_offset_bytes(array: str, member: str) -> int | None:
+    """Where on the member md keeps the array's data; None: it is no member."""
+    text = sysfs.attribute(member_directory(array, member) / "offset")
+    return None if text is None else int(text) * SECTOR_BYTES
+
+
+def array_of(member: str) -> str | None:
+    """The array that the device is a member of."""
+    holders = sysfs.names(sysfs.BLOCK / member / "holders")
+    return next((name for name in holders if name.startswith("md")), None)
+
+
+def members(array: str) -> tuple[str, ...]:
+    entries = sysfs.names(directory(array))
+    return tuple(entry.removeprefix("dev-") for entry in entries if entry.startswith("dev-"))
+
+
+def _held_sectors(array: str) -> tuple[int, int]:
+    low = sysfs.attribute(directory(array) / "suspend_lo")
+    high = sysfs.attribute(directory(array) / "suspend_hi")
+    return _number(low), _number(high)
 
 
 def sync_progress(text: str) -> tuple[int, int]:
@@ -83,20 +126,17 @@ def resync_pending(array_directory: Path) -> bool:
 
 
 def _members(kernel_name: str) -> tuple[MdMember, ...]:
-    members = []
-    for entry in sysfs.names(directory(kernel_name)):
-        if not entry.startswith("dev-"):
-            continue
-        state = sysfs.attribute(directory(kernel_name) / entry / "state")
-        slot = sysfs.attribute(directory(kernel_name) / entry / "slot")
+    found = []
+    for device in members(kernel_name):
+        state = sysfs.attribute(member_directory(kernel_name, device) / "state")
+        slot = sysfs.attribute(member_directory(kernel_name, device) / "slot")
         if state is not None and slot is not None:  # else it left just now
-            device = entry.removeprefix("dev-")
-            members.append(MdMember(device, member_state(state, slot)))
-    return tuple(members)
+            found.append(MdMember(device, member_state(state, slot)))
+    return tuple(found)
 
 
-def _leg(members: tuple[MdMember, ...]) -> LegName | None:
-    for member in members:
+def _leg(found: tuple[MdMember, ...]) -> LegName | None:
+    for member in found:
         uuid = sysfs.attribute(sysfs.BLOCK / member.device / "dm" / "uuid") or ""
         if (leg := LegName.parse(uuid)) is not None:
             return leg

@@ -7,6 +7,7 @@ nor the program's exit waits. (A ThreadPoolExecutor would be joined at exit.)
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -20,7 +21,14 @@ T = TypeVar("T")
 STUCK_MAX = 64
 
 _running = threading.Semaphore(STUCK_MAX)
+_counting = threading.Lock()
 _late: dict[str, str] = {}  # lane: what still sleeps there
+_at_work: Counter[str] = Counter()  # lane: calls that have not returned
+
+
+def at_work(lane: str) -> bool:
+    """Whether a call in the lane has not returned, be it that its caller has gone."""
+    return _at_work[lane] > 0
 
 
 async def call(act: Callable[[], T], timeout_s: float, what: str, *, lane: str = "") -> T:
@@ -42,15 +50,28 @@ async def call(act: Callable[[], T], timeout_s: float, what: str, *, lane: str =
         try:
             value = act()
         except BaseException as error:  # noqa: BLE001  # handed to the caller whatever it is
-            _settle(loop, answer, partial(answer.set_exception, error))
+            settle = partial(answer.set_exception, error)
         else:
-            _settle(loop, answer, partial(answer.set_result, value))
-        finally:
-            ended.set()
-            _late.pop(lane, None)
-            running.release()
+            settle = partial(answer.set_result, value)
+        ended.set()
+        _late.pop(lane, None)
+        leave()  # first: who has the answer may count on it
+        _settle(loop, answer, settle)
 
-    threading.Thread(target=work, name=f"kernel: {what}", daemon=True).start()
+    def leave() -> None:
+        with _counting:
+            _at_work.subtract([lane])
+            if not _at_work[lane]:
+                del _at_work[lane]
+        running.release()
+
+    with _counting:
+        _at_work[lane] += 1
+    try:
+        threading.Thread(target=work, name=f"kernel: {what}", daemon=True).start()
+    except RuntimeError as error:
+        leave()
+        raise DeviceError(f"{what}: no thread can be started: {error}") from error
     try:
         async with asyncio.timeout(timeout_s):
             return await answer

@@ -14,6 +14,7 @@ from vastskyd.core.api import (
     FailoverVolume,
     RemoveNode,
     RetireDisk,
+    ScrubVolume,
     SetStandby,
 )
 from vastskyd.core.documents import CandidateFact, ExtentCondition
@@ -54,6 +55,7 @@ from vastskyd.core.model import (
 from vastskyd.core.moving import move, next_standby
 from vastskyd.core.orders import WIPE_ALLOWED
 from vastskyd.core.placement import PlacedSegment, place_volume
+from vastskyd.core.scrubbing import begin_scrub
 from vastskyd.core.turn import Turn, disk_name
 from vastskyd.core.units import MIB, align_up, format_size
 
@@ -234,7 +236,7 @@ def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
     for segment in volume.segments:
         for leg in segment.legs:
             turn.release(leg.extent)
-    for job in turn.running(JobKind.CREATE, JobKind.REBUILD, subject=volume.id):
+    for job in turn.running(JobKind.CREATE, JobKind.REBUILD, JobKind.SCRUB, subject=volume.id):
         turn.end_job(job, f"volume {volume.name} was deleted", "Conflict")
     turn.draft.delete(volume)
     turn.event(Severity.INFO, "volume-deleted", volume.id, f"volume {volume.name} is deleted")
@@ -328,6 +330,25 @@ def detach_volume(turn: Turn, request: DetachVolume) -> Job:
     return job
 
 
+def scrub_volume(turn: Turn, request: ScrubVolume) -> Job:
+    volume = turn.draft.volume(request.volume)
+    if len(volume.segments[0].legs) < 2:
+        raise ConflictError(
+            f"volume {volume.name} has one copy: there is nothing to compare it with"
+        )
+    if volume.attachment is None or volume.attachment.state is not AttachmentState.ATTACHED:
+        raise ConflictError(
+            f"volume {volume.name} is not attached",
+            hint=f"its head compares its copies: 'vastskyctl volume attach {volume.name} HEAD'",
+        )
+    if volume.scrub is not None:
+        raise BusyError(
+            f"volume {volume.name} is being scrubbed",
+            hint=f"wait for that to end: 'vastskyctl job wait {volume.scrub.job}'",
+        )
+    return begin_scrub(turn, volume, volume.attachment)
+
+
 def remove_node(turn: Turn, request: RemoveNode) -> None:
     node = turn.draft.node(request.node)
     if Role.MANAGER in node.roles:
@@ -360,4 +381,5 @@ COMMANDS: dict[type[Record], Callable[..., Job]] = {
     AttachVolume: attach_volume,
     FailoverVolume: failover_volume,
     DetachVolume: detach_volume,
+    ScrubVolume: scrub_volume,
 }

@@ -201,6 +201,7 @@ def _policy(config: Config) -> Policy:
         rebuild_delay_s=config.timeouts.rebuild_delay_s,
         failover_delay_s=config.timeouts.failover_delay_s,
         rebuilds_per_disk=config.rebuild.per_disk,
+        scrub_interval_s=config.scrub.interval_h * 3600.0,
         sync_rate_min_kib_s=config.rebuild.rate_min_kib_s,
         sync_rate_max_kib_s=config.rebuild.rate_max_kib_s,
         segment_max_bytes=config.placement.segment_max_bytes,

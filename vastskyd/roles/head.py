@@ -39,6 +39,7 @@ from vastskyd.core.steps import (
 )
 from vastskyd.ports import Clock, Kernel, LinearTarget
 from vastskyd.roles.refills import Refills
+from vastskyd.roles.scrubs import Scrubs
 from vastskyd.roles.sighting import observe
 from vastskyd.roles.watching import LegWatch
 
@@ -90,6 +91,7 @@ class HeadRole:
         self._changed = changed
         self._watch = LegWatch(leg_timeout_s)
         self._refills = Refills(kernel.dm)
+        self._scrubs = Scrubs(kernel.md, clock, changed)
         self._attempts: dict[_PathKey, _Attempt] = {}
         self._acts: dict[VolumeId, _Act] = {}
         self._mending: dict[str, asyncio.Task[None]] = {}
@@ -108,12 +110,13 @@ class HeadRole:
         tasks += [act.task for act in self._acts.values()] + list(self._mending.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._scrubs.stop(), return_exceptions=True)
 
     @property
     def restless(self) -> bool:
         """Something is under way or in trouble: time alone may change what is to be done."""
-        return bool(self._acts or self._attempts or self._mending) or self._watch.restless
+        busy = self._acts or self._attempts or self._mending
+        return bool(busy) or self._watch.restless or self._scrubs.restless
 
     async def converge(
         self, document: HeadDocument | None, revision: int
@@ -142,8 +145,9 @@ class HeadRole:
             self._begin(volume, plan.steps, revision)
         self._clear_orphans(document, sight, seen.trouble, revision)
         await self._set_rates(document, sight)
+        self._scrubs.look(document, sight)
         facts = {
-            volume: await self._refills.told(plan.fact)
+            volume: self._scrubs.told(await self._refills.told(plan.fact))
             for volume, plan in plans.items()
             if plan.fact is not None
         }

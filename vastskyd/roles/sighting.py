@@ -96,4 +96,5 @@ def _array(volume: VolumeId, segment: int, array: MdArray) -> SeenArray:
         array.read_only,
         array.sync_done_bytes,
         array.sync_total_bytes,
+        array.writes_held,
     )

@@ -43,6 +43,7 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.names import volume_device
+from vastskyd.core.scrubbing import scrub_progress
 from vastskyd.core.turn import Turn
 
 _EVENTS_MAX = 1000
@@ -173,6 +174,7 @@ def _volume(turn: Turn, volume: Volume) -> VolumeView:
             )
             for segment in volume.segments
         ),
+        scrubbed=volume.scrubbed,
     )
 
 
@@ -224,6 +226,9 @@ def with_progress(turn: Turn, job: Job) -> Job:
             if volume.id == job.subject:
                 fact = leg_facts(turn, volume).get(job.extent)
                 done_bytes = 0 if fact is None else fact.done_bytes
+    elif job.kind is JobKind.SCRUB:
+        done_bytes, said = scrub_progress(turn, job)
+        job = msgspec.structs.replace(job, message=said)
     message = "" if job.kind is JobKind.ENROL else job.message
     return msgspec.structs.replace(
         job, done_bytes=min(done_bytes, job.total_bytes), message=message
