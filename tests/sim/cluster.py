@@ -188,7 +188,12 @@ class SimCluster:
     async def _ask_once(self, request: Record, by: str) -> Record | None:
         """None: nobody answered. What was asked may have been done."""
         names = [by] if by else sorted(self.world.daemons)
-        live = [name for name in names if name in self.world.daemons and name in self.members]
+        frozen = self.world.network.frozen
+        live = [
+            name
+            for name in names
+            if name in self.world.daemons and name in self.members and name not in frozen
+        ]
         if not live:
             return None
         name = next((n for n in live if n == self.manager), live[0])

@@ -66,6 +66,9 @@ class DmBlock(Block):
             return tuple(dict.fromkeys(block for block, _, _ in self.table.ranges))
         return self.table.paths if isinstance(self.table, MultipathTable) else ()
 
+    def in_flight(self) -> "set[asyncio.Task[object]]":
+        return set[asyncio.Task[object]]().union(*(block.in_flight() for block in self.below()))
+
     def load(self, table: Table, size_bytes: int) -> None:
         """Swaps the table; what is held goes to the new one."""
         old = self.below()
@@ -135,7 +138,10 @@ class FakeDm:
         return tuple(b for b in self._kernel.blocks.values() if isinstance(b, DmBlock))
 
     def _named(self, name: str) -> DmBlock | None:
-        return next((block for block in self._all() if block.dm_name == name), None)
+        for block in self._kernel.blocks.values():
+            if isinstance(block, DmBlock) and block.dm_name == name:
+                return block
+        return None
 
     def _own(self, name: str, uuid: str) -> DmBlock | None:
         block = self._named(name)
@@ -240,7 +246,14 @@ class FakeDm:
             block = self._named(name)
             if block is None:
                 raise NotFoundError(f"there is no device {name}")
+            await self._local_io_done(block)
             block.load(ErrorTable(), block.size_bytes)
+
+    async def _local_io_done(self, block: DmBlock) -> None:
+        """A suspend waits for what a disk of this host has taken. What is on its way to other
+        hosts it need not wait for: their fence is the export's end."""
+        if left := block.in_flight():
+            await asyncio.wait(left)
 
     async def end_writers(self, name: str) -> tuple[str, ...]:
         async with self._door.step("dm.end_writers"):

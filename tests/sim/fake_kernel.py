@@ -39,6 +39,7 @@ class FakeHost:
         self.media = list(media)
         self.network = network
         self.powered = True
+        self.skew_s = 0.0
         self.servers: dict[NodeId, ServerProcess] = {}
         self._rng = rng
         self._pids = 1000

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from vastskyd.core import api
-from vastskyd.core.documents import Document
+from vastskyd.core.documents import Document, Report
 from vastskyd.core.errors import (
     DeniedError,
     InvalidError,
@@ -19,7 +19,15 @@ from vastskyd.core.errors import (
 )
 from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import JobId, NodeId
-from vastskyd.core.model import Event, Generation, Job, JobState, Record, Severity
+from vastskyd.core.model import (
+    AttachmentState,
+    Event,
+    Generation,
+    Job,
+    JobState,
+    Record,
+    Severity,
+)
 from vastskyd.core.orders import Orders, orders
 from vastskyd.core.plan import advance
 from vastskyd.core.state import Draft, load
@@ -33,7 +41,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Facts and commands wake the manager; the ticks are for what only time changes.
 _TICK_S = 1.0
+_IDLE_TICK_S = 10.0
 _PUSH_TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 5.0
 _PROBE_EVERY_S = 5.0
@@ -94,7 +104,7 @@ class Manager:
             while True:
                 await self._turn_once()
                 try:
-                    async with asyncio.timeout(_TICK_S):
+                    async with asyncio.timeout(_TICK_S if self._restless() else _IDLE_TICK_S):
                         await self._due.wait()
                 except TimeoutError:
                     pass
@@ -114,6 +124,22 @@ class Manager:
         self._start_probes()
         async with self._turned:
             self._turned.notify_all()
+
+    def _restless(self) -> bool:
+        """Something is under way or away: time alone may change what is to be done."""
+        return (
+            any(
+                not self._facts[node].online
+                or self._accepted.get(node) != self._facts[node].sent_revision
+                for node in self._state.nodes
+            )
+            or any(job.state is JobState.RUNNING for job in self._state.jobs.values())
+            or any(
+                volume.attachment is not None
+                and volume.attachment.state is not AttachmentState.ATTACHED
+                for volume in self._state.volumes.values()
+            )
+        )
 
     def _turn(self) -> Turn:
         return Turn(
@@ -217,7 +243,8 @@ class Manager:
         if report.revision < facts.session_revision:
             return
         self._facts[node] = facts.with_report(report)
-        self._due.set()
+        if last is None or _says(last) != _says(report):
+            self._due.set()
 
     def _start_probes(self) -> None:
         """Before a node is believed dead, others are asked whether they reach it."""
@@ -345,6 +372,11 @@ def _log_event(event: Event) -> None:
     """The cluster's history stands in the manager's journal, too, with fields to search by."""
     fields = {"VASTSKY_EVENT": event.kind, "VASTSKY_SUBJECT": event.subject}
     log.log(_LEVELS[event.severity], "%s", event.message, extra=fields)
+
+
+def _says(report: Report) -> tuple[object, ...]:
+    """All of it but its number: a node repeats itself."""
+    return (report.life, report.revision, report.storage, report.head)
 
 
 def _differs(job: Job, seen: Job | None) -> bool:
