@@ -59,12 +59,27 @@ class DmBlock(Block):
         # Of those with a write under way: what ends them.
         self.programs: dict[str, Callable[[], object]] = {}
         self._table_changed = Signal()
+        self._shown: DmDevice | None = None
 
     def below(self) -> tuple[Block, ...]:
         """The devices of its table, each once."""
         if isinstance(self.table, LinearTable):
             return tuple(dict.fromkeys(block for block, _, _ in self.table.ranges))
         return self.table.paths if isinstance(self.table, MultipathTable) else ()
+
+    def shown(self) -> DmDevice:
+        """Made anew only after a change: it is looked at all the time."""
+        users, seen = len(self.users), self._shown
+        if seen is None or (seen.name, seen.open_count) != (self.dm_name, users):
+            seen = self._shown = DmDevice(
+                name=self.dm_name,
+                uuid=self.uuid,
+                device=self.path,
+                size_bytes=self.size_bytes,
+                open_count=users,
+                slaves=tuple(below.name for below in self.below()),
+            )
+        return seen
 
     def in_flight(self) -> "set[asyncio.Task[object]]":
         return set[asyncio.Task[object]]().union(*(block.in_flight() for block in self.below()))
@@ -74,6 +89,7 @@ class DmBlock(Block):
         old = self.below()
         self.table = table
         self.size_bytes = size_bytes
+        self._shown = None
         for block in self.below():
             block.open(self.label)
         for block in old:
@@ -160,16 +176,7 @@ class FakeDm:
     async def devices(self) -> tuple[DmDevice, ...]:
         async with self._door.step("dm.devices"):
             return tuple(
-                DmDevice(
-                    name=block.dm_name,
-                    uuid=block.uuid,
-                    device=block.path,
-                    size_bytes=block.size_bytes,
-                    open_count=len(block.users),
-                    slaves=tuple(below.name for below in block.below()),
-                )
-                for block in self._all()
-                if block.uuid.startswith(UUID_PREFIX)
+                block.shown() for block in self._all() if block.uuid.startswith(UUID_PREFIX)
             )
 
     async def ensure_linear(

@@ -111,6 +111,12 @@ class FakeHost:
                 return block
         raise NotFoundError(f"{self.name}: there is no volume {name}")
 
+    def has_volume(self, name: str) -> bool:
+        return self.powered and any(
+            isinstance(block, DmBlock) and block.dm_name == volume_dm_name(name)
+            for block in self.kernel.blocks.values()
+        )
+
     async def write(self, volume: str, grain: int, tag: int) -> None:
         """Acknowledged when it returns. IoError: the device failed it; PowerLostError: the host
         went dark. In both cases any subset of the legs may have it."""

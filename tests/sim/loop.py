@@ -10,9 +10,10 @@ import contextvars
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 EPOCH_S = 1_750_000_000.0
 ITERATIONS_MAX = 100_000
@@ -82,7 +83,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._ready.extend(self._frozen.pop(host, ()))
 
     def call_soon(
-        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         handle = super().call_soon(callback, *args, context=context)
         if self._frozen and _host_of(handle) in self._frozen:

@@ -19,7 +19,7 @@ from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
 from tests.sim.loop import SimClock, SimLoop, context_of
-from vastskyd.core.errors import DeviceError
+from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
 from vastskyd.ports import Store
@@ -90,7 +90,7 @@ class GuardedStore:
     ) -> None:
         self._door.point_now("store.commit")
         if self._full():
-            raise DeviceError("cluster.db: database or disk is full", hint="make room")
+            raise NoSpaceError("cluster.db: database or disk is full", hint="make room")
         self._store.commit(puts, deletes)
         self._door.point_now("store.commit.done")
 

@@ -5,6 +5,7 @@ commits, and pushes documents that changed. Nothing is told before it is durable
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from vastskyd.core.documents import Document, Report
 from vastskyd.core.errors import (
     DeniedError,
     InvalidError,
+    NoSpaceError,
     VastskyError,
 )
 from vastskyd.core.facts import Facts, NodeFacts
@@ -22,7 +24,6 @@ from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import (
     AttachmentState,
     Event,
-    Generation,
     Job,
     JobState,
     Record,
@@ -30,12 +31,13 @@ from vastskyd.core.model import (
 )
 from vastskyd.core.orders import Orders, orders
 from vastskyd.core.plan import advance
-from vastskyd.core.state import Draft, load
+from vastskyd.core.state import Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
 from vastskyd.roles import views
 from vastskyd.roles.commands import COMMANDS, remove_node, set_standby
 from vastskyd.roles.joining import Issuer, create_token, join
+from vastskyd.roles.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +67,12 @@ class Manager:
         issuer: Issuer,
     ) -> None:
         self._node = node
-        self._store = store
+        self._ledger = Ledger(store)
         self._peers = peers
         self._clock = clock
         self._policy = policy
         self._issuer = issuer
-        self._state = Draft(load(store.load()))
+        self._state = self._ledger.load()
         self._facts = Facts()
         self._orders: dict[NodeId, Orders] = {}
         self._pushes: dict[NodeId, asyncio.Task[None]] = {}
@@ -82,14 +84,15 @@ class Manager:
         started_s = clock.monotonic_s()
         for known in self._state.nodes:
             self._facts[known] = NodeFacts(since_s=started_s)
-        self._revision = self._next_generation() << 32
+        self._revision = 0
+        with contextlib.suppress(NoSpaceError):  # then `run` tries again
+            self._begin()
 
-    def _next_generation(self) -> int:
-        before = self._state.generation.get("manager")
-        number = 1 if before is None else before.number + 1
-        self._state.put(Generation(number=number))
-        self._commit(self._state)
-        return number
+    def _begin(self) -> None:
+        """Nothing is told, and no report counts, before the revisions of this life are known."""
+        self._revision = self._ledger.begin(self._state) << 32
+        for node, facts in self._facts.items():
+            self._facts[node] = replace(facts, session_revision=self._revision + 1)
 
     def set_policy(self, policy: Policy) -> None:
         """From the next turn on, for what is under way as well."""
@@ -116,19 +119,31 @@ class Manager:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _turn_once(self) -> None:
-        turn = self._turn()
-        advance(turn)
-        self._notice_absences(turn)
-        self._adopt(turn)
-        self._push_changes()
+        told_away = set(self._told_away)
+        try:
+            self._decide()
+        except NoSpaceError:
+            self._told_away = told_away  # the next turn decides anew
         self._start_probes()
         async with self._turned:
             self._turned.notify_all()
 
+    def _decide(self) -> None:
+        if not self._revision:
+            self._begin()
+        turn = self._turn()
+        advance(turn)
+        self._notice_absences(turn)
+        self._adopt(turn)
+        if self._ledger.trouble:
+            self._ledger.try_again(self._state)
+        self._push_changes()
+
     def _restless(self) -> bool:
         """Something is under way or away: time alone may change what is to be done."""
         return (
-            any(
+            bool(self._ledger.trouble)
+            or any(
                 not self._facts[node].online
                 or self._accepted.get(node) != self._facts[node].sent_revision
                 for node in self._state.nodes
@@ -154,14 +169,10 @@ class Manager:
     def _adopt(self, turn: Turn) -> None:
         """Durable first; only then is the draft the state."""
         if turn.draft.changed:
-            self._commit(turn.draft)
+            self._ledger.commit(turn.draft)
             known, self._state = self._state.events, turn.draft
             for number in sorted(self._state.events.keys() - known.keys()):
                 _log_event(self._state.events[number])
-
-    def _commit(self, draft: Draft) -> None:
-        self._store.commit(draft.puts(), draft.deletes())
-        draft.settle()
 
     def _notice_absences(self, turn: Turn) -> None:
         for node in turn.draft.nodes:
@@ -184,7 +195,7 @@ class Manager:
     # --- telling the nodes --------------------------------------------------------------
 
     def _push_changes(self) -> None:
-        if not self._state.cluster:
+        if not self._state.cluster or not self._revision:
             return
         wanted = orders(self._turn())
         for node, order in wanted.items():
@@ -240,7 +251,7 @@ class Manager:
         report = request.report
         if last is not None and last.life == report.life and report.sequence <= last.sequence:
             return
-        if report.revision < facts.session_revision:
+        if not self._revision or report.revision < facts.session_revision:
             return
         self._facts[node] = facts.with_report(report)
         if last is None or _says(last) != _says(report):
@@ -315,7 +326,7 @@ class Manager:
         turn = self._turn()
         match request:
             case api.ShowStatus():
-                return views.show_status(turn)
+                return self._ledger.told(views.show_status(turn))
             case api.ListNodes():
                 return views.list_nodes(turn)
             case api.ListDisks():
@@ -339,6 +350,8 @@ class Manager:
         raise InvalidError(f"the manager is not asked {api.method_of(type(request))}")
 
     def _change(self, act: Callable[[Turn], T]) -> T:
+        if not self._revision:
+            self._begin()
         turn = self._turn()
         answer = act(turn)
         self._adopt(turn)
