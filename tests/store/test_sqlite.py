@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vastskyd.core.errors import ConflictError, DamagedError, DeviceError
+from vastskyd.core.errors import ConflictError, DamagedError, DeviceError, NoSpaceError
 from vastskyd.store.sqlite import MIGRATIONS, SqliteStore
 
 # Commits for ever: n under two keys and in a log; says n once it is acknowledged.

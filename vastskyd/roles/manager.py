@@ -79,6 +79,7 @@ class Manager:
         self._accepted: dict[NodeId, int] = {}
         self._probes: dict[NodeId, asyncio.Task[None]] = {}
         self._told_away: set[NodeId] = set()
+        self._waiting: dict[tuple[JobId, str], float] = {}
         self._due = asyncio.Event()
         self._turned = asyncio.Condition()
         started_s = clock.monotonic_s()
@@ -164,6 +165,7 @@ class Manager:
             wall_s=self._clock.now_s(),
             monotonic_s=self._clock.monotonic_s(),
             new_token=self._clock.new_token,
+            waiting=self._waiting,
         )
 
     def _adopt(self, turn: Turn) -> None:
