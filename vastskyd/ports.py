@@ -373,7 +373,7 @@ class Disks(Protocol):
 
 class Store(Protocol):
     """Durable records. A record is a value under (kind, key); `commit` is atomic, and durable
-    when it returns."""
+    when it returns. NoSpaceError: nothing was done, and may be once there is room."""
 
     def load(self) -> dict[str, dict[str, bytes]]:
         """All records: kind → key → content."""

@@ -5,7 +5,6 @@ superblock, its bitmap) is a value in a grain too, so that it takes the same way
 """
 
 import asyncio
-import contextvars
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from enum import Enum, auto
 from typing import Any, TypeVar
 
 from tests.sim.contents import Contents
-from tests.sim.loop import Signal
+from tests.sim.loop import Signal, context_of
 from vastskyd.core.errors import DeviceError, NotFoundError
 from vastskyd.core.units import GRAIN_BYTES
 
@@ -93,6 +92,10 @@ class Block:
         self.users.remove(by)
         self.kernel.notify()
 
+    def in_flight(self) -> "set[asyncio.Task[object]]":
+        """What disks of this host have taken and not answered."""
+        return set()
+
     async def submit(self, bio: Bio) -> object:
         """What was read. Raises IoError; may wait for ever, as held I/O does."""
         raise NotImplementedError
@@ -136,7 +139,7 @@ class KernelState:
             coro.close()
             raise asyncio.CancelledError
         create = asyncio.get_running_loop().create_task
-        task: asyncio.Task[T] = contextvars.Context().run(create, coro)
+        task: asyncio.Task[T] = context_of(self.host).run(create, coro)
         self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task

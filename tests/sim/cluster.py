@@ -71,6 +71,17 @@ TOGETHER: Shape = {
     "n2": ((Role.STORAGE, Role.HEAD), 1),
     "n3": ((Role.STORAGE, Role.HEAD), 2),
 }
+# Storage hosts in two racks, a host alone in the third.
+RACKED: Shape = {
+    "h1": ((Role.MANAGER, Role.HEAD), 0),
+    "h2": ((Role.HEAD,), 0),
+    "a1": ((Role.STORAGE,), 1),
+    "a2": ((Role.STORAGE,), 1),
+    "b1": ((Role.STORAGE,), 1),
+    "b2": ((Role.STORAGE, Role.HEAD), 1),
+    "c1": ((Role.STORAGE,), 1),
+}
+RACKS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b", "c1": "c"}
 
 
 class NoIssuer:
@@ -94,7 +105,7 @@ class NoIssuer:
 
 
 class SimCluster:
-    """`shape` says which hosts there are. Their daemons start at once."""
+    """`shape` says which hosts there are, `racks` where. Their daemons start at once."""
 
     def __init__(
         self,
@@ -106,9 +117,11 @@ class SimCluster:
         restart_s: float | None = 1.0,
         reboot_s: float | None = None,
         disk_bytes: int = 128 * MIB,
+        racks: dict[str, str] | None = None,
     ) -> None:
         self.world = World(seed, plan, restart_s=restart_s, reboot_s=reboot_s)
         self.policy = policy
+        self.racks = racks or {}
         self.members: dict[str, Member] = {}
         self.checker = Checker(self)
         self._seen: tuple[int, ClusterState] | None = None
@@ -134,6 +147,7 @@ class SimCluster:
                     addresses=host.addresses,
                     port=PORT,
                     export_port=EXPORT_PORT_FIRST + number,
+                    rack=self.racks.get(host.name, ""),
                 )
             )
         draft.put(Generation(number=0))
@@ -188,7 +202,12 @@ class SimCluster:
     async def _ask_once(self, request: Record, by: str) -> Record | None:
         """None: nobody answered. What was asked may have been done."""
         names = [by] if by else sorted(self.world.daemons)
-        live = [name for name in names if name in self.world.daemons and name in self.members]
+        frozen = self.world.network.frozen
+        live = [
+            name
+            for name in names
+            if name in self.world.daemons and name in self.members and name not in frozen
+        ]
         if not live:
             return None
         name = next((n for n in live if n == self.manager), live[0])

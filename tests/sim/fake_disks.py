@@ -15,6 +15,7 @@ from vastskyd.ports import BlockDevice, SlotBytes
 
 SLOT_WRITE_S = 0.004
 WIPE_S_PER_GRAIN = 0.001
+WIPE_GRAINS_AT_ONCE = 64
 
 
 def empty_slots() -> list[bytes]:
@@ -25,8 +26,9 @@ def empty_slots() -> list[bytes]:
 class FakeMedia:
     """A disk's platters. `data`: grain → tag; what is not there reads as 0. `meta`: md's own.
 
-    `failed`: every access is an error. `bad`: those grains are. `found` is a foreign signature.
-    `slow_s`: what each request takes. `done` counts them.
+    `failed`: every access is an error. `bad`: those grains are, `unreadable` ones until they are
+    written, and `unwritable` ones when they are. `slow_s`: how long each access takes. `found` is
+    a foreign signature. `done` counts accesses.
     """
 
     serial: str
@@ -37,13 +39,22 @@ class FakeMedia:
     slots: list[bytes] = field(default_factory=empty_slots)
     failed: bool = False
     bad: dict[int, None] = field(default_factory=dict)
+    unreadable: dict[int, None] = field(default_factory=dict)
+    unwritable: dict[int, None] = field(default_factory=dict)
     slow_s: float = 0.0
     done: int = 0
+
+    def _errs(self, bio: Bio) -> bool:
+        reads = bio.op in (Op.READ, Op.READ_META)
+        at_this = self.unreadable if reads else self.unwritable
+        if not reads and bio.grain not in self.unwritable:
+            self.unreadable.pop(bio.grain, None)  # the disk has put it elsewhere
+        return self.failed or bio.grain in self.bad or bio.grain in at_this
 
     def access(self, bio: Bio) -> object:
         """At once, and durable. Raises IoError."""
         self.done += 1
-        if self.failed or bio.grain in self.bad:
+        if self._errs(bio):
             raise IoError(f"{self.serial}: I/O error, grain {bio.grain}")
         if not 0 <= bio.grain < self.size_bytes // (1 << 20):
             raise IoError(f"{self.serial}: beyond its end, grain {bio.grain}")
@@ -77,15 +88,15 @@ class FakeMedia:
 
 
 class DiskBlock(Block):
-    """A medium in a host. Unless it is slow it answers at once: I/O through it is one step that
-    nothing divides."""
+    """A medium in a host. It answers at once: I/O through it is one step that nothing divides. Only
+    a slow medium lets one wait, and what waits is lost with the power."""
 
     def __init__(self, kernel: KernelState, name: str, media: FakeMedia) -> None:
         super().__init__(kernel, name, media.size_bytes)
         self.media = media
         self.pulled = False
         self.took_s = 0.0
-        self.waiting = 0
+        self._taken: dict[asyncio.Task[object], None] = {}
         # Slot writes on their way: a power cut loses, completes or tears them.
         self.writing: dict[int, bytes] = {}
 
@@ -94,19 +105,33 @@ class DiskBlock(Block):
         return f"/dev/disk/by-id/{self.media.serial}"
 
     async def submit(self, bio: Bio) -> object:
+        if not self.media.slow_s:
+            return self._access(bio)
+        # It is the disk's by now: whoever sent it may die or hang.
+        task = self.kernel.spawn(self._slowly(bio))
+        self._taken[task] = None
+        task.add_done_callback(lambda _: self._taken.pop(task))
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise IoError(f"{self.name}: its host lost power")
+        return task.result()
+
+    async def _slowly(self, bio: Bio) -> object:
+        begun_s = asyncio.get_running_loop().time()
+        await asyncio.sleep(self.media.slow_s)
+        self.took_s += asyncio.get_running_loop().time() - begun_s
+        return self._access(bio)
+
+    def _access(self, bio: Bio) -> object:
         if self.pulled:
             raise IoError(f"{self.name}: the disk was pulled")
-        if self.media.slow_s:
-            self.waiting += 1
-            try:
-                await asyncio.sleep(self.media.slow_s)
-            finally:
-                self.waiting -= 1
-            self.took_s += self.media.slow_s
         return self.media.access(bio)
 
     def activity(self) -> Activity:
-        return Activity(self.media.done, self.took_s, self.waiting)
+        return Activity(self.media.done, self.took_s, len(self._taken))
+
+    def in_flight(self) -> set[asyncio.Task[object]]:
+        return set(self._taken)
 
     def power_cut(self, rng: random.Random) -> None:
         for slot, content in self.writing.items():
@@ -178,7 +203,7 @@ class FakeDisks:
 
     async def _write_slot(self, block: DiskBlock, slot: int, content: bytes) -> None:
         block.writing[slot] = content
-        await asyncio.sleep(SLOT_WRITE_S)
+        await asyncio.sleep(SLOT_WRITE_S + block.media.slow_s)
         self._usable(block.stable_path)
         store_slot(block.media, slot, content)
         block.writing.pop(slot, None)
@@ -212,7 +237,7 @@ class FakeDisks:
             await self._clear(block, grain)
 
     async def _clear(self, block: DiskBlock, grain: int) -> None:
-        await asyncio.sleep(WIPE_S_PER_GRAIN)
+        await asyncio.sleep(WIPE_S_PER_GRAIN + block.media.slow_s / WIPE_GRAINS_AT_ONCE)
         if block.pulled:
             raise IoError("the disk was pulled")
         block.media.clear(grain)

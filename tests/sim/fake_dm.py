@@ -59,6 +59,7 @@ class DmBlock(Block):
         # Of those with a write under way: what ends them.
         self.programs: dict[str, Callable[[], object]] = {}
         self._table_changed = Signal()
+        self._shown: DmDevice | None = None
 
     def below(self) -> tuple[Block, ...]:
         """The devices of its table, each once."""
@@ -66,11 +67,29 @@ class DmBlock(Block):
             return tuple(dict.fromkeys(block for block, _, _ in self.table.ranges))
         return self.table.paths if isinstance(self.table, MultipathTable) else ()
 
+    def shown(self) -> DmDevice:
+        """Made anew only after a change: it is looked at all the time."""
+        users, seen = len(self.users), self._shown
+        if seen is None or (seen.name, seen.open_count) != (self.dm_name, users):
+            seen = self._shown = DmDevice(
+                name=self.dm_name,
+                uuid=self.uuid,
+                device=self.path,
+                size_bytes=self.size_bytes,
+                open_count=users,
+                slaves=tuple(below.name for below in self.below()),
+            )
+        return seen
+
+    def in_flight(self) -> "set[asyncio.Task[object]]":
+        return set[asyncio.Task[object]]().union(*(block.in_flight() for block in self.below()))
+
     def load(self, table: Table, size_bytes: int) -> None:
         """Swaps the table; what is held goes to the new one."""
         old = self.below()
         self.table = table
         self.size_bytes = size_bytes
+        self._shown = None
         for block in self.below():
             block.open(self.label)
         for block in old:
@@ -135,7 +154,10 @@ class FakeDm:
         return tuple(b for b in self._kernel.blocks.values() if isinstance(b, DmBlock))
 
     def _named(self, name: str) -> DmBlock | None:
-        return next((block for block in self._all() if block.dm_name == name), None)
+        for block in self._kernel.blocks.values():
+            if isinstance(block, DmBlock) and block.dm_name == name:
+                return block
+        return None
 
     def _own(self, name: str, uuid: str) -> DmBlock | None:
         block = self._named(name)
@@ -154,16 +176,7 @@ class FakeDm:
     async def devices(self) -> tuple[DmDevice, ...]:
         async with self._door.step("dm.devices"):
             return tuple(
-                DmDevice(
-                    name=block.dm_name,
-                    uuid=block.uuid,
-                    device=block.path,
-                    size_bytes=block.size_bytes,
-                    open_count=len(block.users),
-                    slaves=tuple(below.name for below in block.below()),
-                )
-                for block in self._all()
-                if block.uuid.startswith(UUID_PREFIX)
+                block.shown() for block in self._all() if block.uuid.startswith(UUID_PREFIX)
             )
 
     async def ensure_linear(
@@ -240,7 +253,14 @@ class FakeDm:
             block = self._named(name)
             if block is None:
                 raise NotFoundError(f"there is no device {name}")
+            await self._local_io_done(block)
             block.load(ErrorTable(), block.size_bytes)
+
+    async def _local_io_done(self, block: DmBlock) -> None:
+        """A suspend waits for what a disk of this host has taken. What is on its way to other
+        hosts it need not wait for: their fence is the export's end."""
+        if left := block.in_flight():
+            await asyncio.wait(left)
 
     async def end_writers(self, name: str) -> tuple[str, ...]:
         async with self._door.step("dm.end_writers"):

@@ -3,11 +3,12 @@
 Implements ports.Exports.
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from tests.sim.blocks import Block
 from tests.sim.faults import Door
-from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
+from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError, UnreachableError
 from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.ports import Export, ExportServer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.sim.fake_kernel import FakeHost
 
 ENDED_LOOK_S = 60.0
+DRAIN_TIMEOUT_S = 10.0
 
 
 class Served:
@@ -117,10 +119,21 @@ class FakeExports:
         async with self._door.step("exports.remove"):
             await self._kernel.latency()
             server = self._host.servers.get(head)
-            served = None if server is None else server.exports.pop(extent, None)
-            if served is not None:
-                served.close()
-                self._host.network.changed.fire()
+            served = None if server is None else server.exports.get(extent)
+            if server is None or served is None:
+                return
+            served.close()
+            self._host.network.changed.fire()
+            await self._drained(served)
+            server.exports.pop(extent, None)
+
+    async def _drained(self, served: Served) -> None:
+        """QEMU lets go of a device once what the disk has taken is answered."""
+        if left := served.block.in_flight():
+            _, left = await asyncio.wait(left, timeout=DRAIN_TIMEOUT_S)
+        if left:
+            why = f"the server for {served.export.head} does not answer"
+            raise UnreachableError(why)
 
     async def ended(self) -> NodeId:
         while not self._host.servers_ended:

@@ -41,6 +41,7 @@ class FakeHost:
         self.media = list(media)
         self.network = network
         self.powered = True
+        self.skew_s = 0.0
         self.servers: dict[NodeId, ServerProcess] = {}
         self.servers_ended: dict[NodeId, None] = {}
         self._rng = rng
@@ -117,6 +118,12 @@ class FakeHost:
             if isinstance(block, DmBlock) and block.dm_name == volume_dm_name(name):
                 return block
         raise NotFoundError(f"{self.name}: there is no volume {name}")
+
+    def has_volume(self, name: str) -> bool:
+        return self.powered and any(
+            isinstance(block, DmBlock) and block.dm_name == volume_dm_name(name)
+            for block in self.kernel.blocks.values()
+        )
 
     async def write(self, volume: str, grain: int, tag: int) -> None:
         """Acknowledged when it returns. IoError: the device failed it; PowerLostError: the host

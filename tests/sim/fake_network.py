@@ -14,6 +14,8 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.hosts: dict[str, FakeHost] = {}
         self.changed = Signal()
+        # Hosts that hang: they neither send nor answer.
+        self.frozen: dict[str, None] = {}
         self._data: dict[tuple[str, str, int], None] = {}
         self._control: dict[tuple[str, str], None] = {}
 
@@ -21,10 +23,13 @@ class FakeNetwork:
         return next((h for h in self.hosts.values() if address in h.addresses), None)
 
     def data_ok(self, a: str, b: str, network: int) -> bool:
-        return (*_pair(a, b), network) not in self._data
+        return (*_pair(a, b), network) not in self._data and not self._hang(a, b)
 
     def control_ok(self, a: str, b: str) -> bool:
-        return _pair(a, b) not in self._control
+        return _pair(a, b) not in self._control and not self._hang(a, b)
+
+    def _hang(self, a: str, b: str) -> bool:
+        return bool(self.frozen) and (a in self.frozen or b in self.frozen)
 
     def cut_data(self, a: str, b: str, network: int) -> None:
         self._data[(*_pair(a, b), network)] = None

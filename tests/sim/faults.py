@@ -7,8 +7,7 @@ each the plan may crash the daemon, cut the host's power, delay, or fail the cal
 import asyncio
 import contextvars
 import random
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -83,6 +82,7 @@ class Powers(Protocol):
     """What a point needs of the world."""
 
     plan: FaultPlan
+    tracing: bool
 
     def log(self, text: str) -> None: ...
 
@@ -112,7 +112,8 @@ class Door:
     def point_now(self, point: str) -> Fault | None:
         """A point of a method that cannot wait; a delay is answered, not awaited."""
         self.check()
-        self._powers.log(f"{self.host} {point}")
+        if self._powers.tracing:
+            self._powers.log(f"{self.host} {point}")
         now_s = asyncio.get_running_loop().time()
         fault = self._powers.plan.at(self.host, point, now_s)
         if fault is None:
@@ -135,8 +136,22 @@ class Door:
             await asyncio.sleep(fault.delay_s)
             self.check()
 
-    @asynccontextmanager
-    async def step(self, name: str) -> AsyncIterator[None]:
-        await self.point(name)
-        yield
-        await self.point(f"{name}.done")
+    def step(self, name: str) -> "Step":
+        return Step(self, name)
+
+
+class Step:
+    """Around what a port method does: a point before it, and one after it if it did not raise."""
+
+    __slots__ = ("_door", "_name")
+
+    def __init__(self, door: Door, name: str) -> None:
+        self._door = door
+        self._name = name
+
+    async def __aenter__(self) -> None:
+        await self._door.point(self._name)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            await self._door.point(f"{self._name}.done")

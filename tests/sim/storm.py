@@ -132,7 +132,7 @@ class Storm:
         """An administrator who changes his mind."""
         rng = self.world.rng(f"user:{name}")
         while self.world.now_s() < self.ends_s:
-            request = self._next(rng, name)
+            request = next_request(self.cluster, rng, name, self.copies[name])
             self.world.log(f"asks for {request}")
             try:
                 async with asyncio.timeout(rng.uniform(1, 30)):
@@ -144,29 +144,6 @@ class Storm:
             except VastskyError as error:
                 self.world.log(f"is answered: {error.message}")
             await asyncio.sleep(rng.uniform(0, 15))
-
-    def _next(self, rng: random.Random, name: str) -> Record:
-        heads = self.cluster.heads
-        exists = any(v.name == name for v in self.cluster.state().volumes.values())
-        owner = self.cluster.owner(name)
-        drawn = rng.random()
-        if not exists:
-            self.cluster.checker.forget(name)
-            standby = tuple(NodeId(head) for head in heads) if rng.random() < 0.5 else ()
-            return api.CreateVolume(
-                name=name, size_bytes=24 * MIB, copies=self.copies[name], standby=standby
-            )
-        if not owner:
-            if drawn < 0.1:
-                return api.DeleteVolume(volume=name)
-            return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
-        if drawn < 0.3:
-            return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
-        if drawn < 0.5:
-            return api.FailoverVolume(volume=name, head=rng.choice(heads))
-        if drawn < 0.75:
-            return api.ScrubVolume(volume=name)
-        return api.DetachVolume(volume=name)
 
     async def _program(self, name: str, number: int) -> None:
         """Writes and reads where the volume is."""
@@ -232,6 +209,29 @@ class Storm:
     def _settled(self, name: str) -> bool:
         attached = self.cluster.attached_on(name) != ""
         return attached or not self.cluster.owner(name)
+
+
+def next_request(cluster: SimCluster, rng: random.Random, name: str, copies: int) -> Record:
+    """What an administrator might want of the volume now."""
+    heads = cluster.heads
+    exists = any(v.name == name for v in cluster.state().volumes.values())
+    owner = cluster.owner(name)
+    drawn = rng.random()
+    if not exists:
+        cluster.checker.forget(name)
+        standby = tuple(NodeId(head) for head in heads) if rng.random() < 0.5 else ()
+        return api.CreateVolume(name=name, size_bytes=24 * MIB, copies=copies, standby=standby)
+    if not owner:
+        if drawn < 0.1:
+            return api.DeleteVolume(volume=name)
+        return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
+    if drawn < 0.3:
+        return api.AttachVolume(volume=name, head=NodeId(rng.choice(heads)))
+    if drawn < 0.5:
+        return api.FailoverVolume(volume=name, head=rng.choice(heads))
+    if drawn < 0.75:
+        return api.ScrubVolume(volume=name)
+    return api.DetachVolume(volume=name)
 
 
 def run(seed: int, trace: list[str] | None = None) -> None:

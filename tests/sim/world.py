@@ -19,7 +19,8 @@ from tests.sim.fake_kernel import FakeHost, FakeKernel
 from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
-from tests.sim.loop import SimClock
+from tests.sim.loop import SimClock, SimLoop, context_of
+from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
 from vastskyd.ports import Store
@@ -56,7 +57,7 @@ class Daemon:
     def __init__(self, world: "World", host: FakeHost, factory: Factory) -> None:
         self.factory = factory
         self.tasks: dict[asyncio.Task[Any], None] = {}
-        context = contextvars.Context()
+        context = context_of(host.name)
         context.run(_OWNER.set, self)
         self.door = Door(world, host.name, context)
         self.ports = world.ports(host.name, self.door)
@@ -73,11 +74,13 @@ class Daemon:
 
 
 class GuardedStore:
-    """ports.Store of one daemon: its commit may be the last thing it does."""
+    """ports.Store of one daemon: its commit may be the last thing it does. `full` is the file
+    system that it is on."""
 
-    def __init__(self, store: MemoryStore, door: Door) -> None:
+    def __init__(self, store: MemoryStore, door: Door, full: Callable[[], bool]) -> None:
         self._store = store
         self._door = door
+        self._full = full
 
     def load(self) -> dict[str, dict[str, bytes]]:
         self._door.point_now("store.load")
@@ -87,12 +90,15 @@ class GuardedStore:
         self, puts: tuple[tuple[str, str, bytes], ...], deletes: tuple[tuple[str, str], ...]
     ) -> None:
         self._door.point_now("store.commit")
+        if self._full():
+            raise NoSpaceError("cluster.db: database or disk is full", hint="make room")
         self._store.commit(puts, deletes)
         self._door.point_now("store.commit.done")
 
 
 class World:
-    """`trace` has every point passed and every event. `failures` are bugs of the daemons.
+    """`trace` has every point passed and every event, while `tracing`. `failures` are bugs of the
+    daemons.
 
     `restart_s`: how long after a crash systemd starts the daemon again; None: never.
     `reboot_s`: how long after a power cut the host comes back; None: never.
@@ -115,6 +121,8 @@ class World:
         self.hosts = self.network.hosts
         self.daemons: dict[str, Daemon] = {}
         self.stores: dict[str, MemoryStore] = {}
+        self.full_stores: dict[str, None] = {}
+        self.tracing = True
         self.trace: list[str] = []
         self.failures: list[str] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
@@ -130,7 +138,8 @@ class World:
         return asyncio.get_running_loop().time()
 
     def log(self, text: str) -> None:
-        self.trace.append(f"{self.now_s():.6f} {text}")
+        if self.tracing:
+            self.trace.append(f"{self.now_s():.6f} {text}")
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task of the world's own, which no daemon's death ends."""
@@ -196,9 +205,9 @@ class World:
             kernel=kernel,
             exports=kernel.exports,
             disks=kernel.disks,
-            store=GuardedStore(self.stores[name], door),
+            store=GuardedStore(self.stores[name], door, lambda: name in self.full_stores),
             peers=peers,
-            clock=SimClock(self.rng(f"tokens:{name}:{self._lives}")),
+            clock=SimClock(self.rng(f"tokens:{name}:{self._lives}"), lambda: host.skew_s),
         )
 
     # --- daemons -------------------------------------------------------------------------------
@@ -224,8 +233,9 @@ class World:
             self.failures.append(f"{name}: the daemon ended by itself: {reason}")
             self.kill_daemon(name)
 
-    def kill_daemon(self, host: str) -> None:
-        """kill -9: the kernel and the export servers go on. Nothing, if it does not run."""
+    def kill_daemon(self, host: str, down_s: float = 0.0) -> None:
+        """kill -9: the kernel and the export servers go on. Nothing, if it does not run. `down_s`:
+        how much later than systemd would it starts again."""
         daemon = self.daemons.pop(host, None)
         if daemon is None:
             return
@@ -233,7 +243,7 @@ class World:
         daemon.kill()
         self.network.changed.fire()
         if self.restart_s is not None:
-            self.spawn(self._restart(host, daemon.factory, self.restart_s))
+            self.spawn(self._restart(host, daemon.factory, self.restart_s + down_s))
 
     async def _restart(self, host: str, factory: Factory, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -246,6 +256,7 @@ class World:
         if not self.hosts[host].powered:
             return
         self.log(f"{host} power cut")
+        self.thaw(host)
         daemon = self.daemons.pop(host, None)
         if daemon is not None:
             daemon.kill()
@@ -265,6 +276,22 @@ class World:
         if factory is not None:
             self.start_daemon(host, factory)
 
+    def freeze(self, host: str) -> None:
+        """The host hangs: nothing of it goes on, and nobody hears of it. It keeps its memory."""
+        if host not in self.network.frozen and self.hosts[host].powered:
+            self.log(f"{host} hangs")
+            self.network.frozen[host] = None
+            _loop().freeze(host)
+            self.network.changed.fire()
+
+    def thaw(self, host: str) -> None:
+        """It goes on where it was."""
+        if host in self.network.frozen:
+            self.log(f"{host} goes on")
+            del self.network.frozen[host]
+            _loop().thaw(host)
+            self.network.changed.fire()
+
     def partition(self, *hosts: str) -> None:
         """These hosts, together, are cut off from all others."""
         self.log(f"partition {' '.join(hosts)}")
@@ -278,6 +305,10 @@ class World:
         """Raises if a daemon showed a bug of its own."""
         if self.failures:
             raise AssertionError("\n".join(self.failures))
+
+
+def _loop() -> SimLoop:
+    return cast(SimLoop, asyncio.get_running_loop())
 
 
 def _new_task(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vastskyd.core.errors import ConflictError, DamagedError, DeviceError
+from vastskyd.core.errors import ConflictError, DamagedError, DeviceError, NoSpaceError
 from vastskyd.store.sqlite import MIGRATIONS, SqliteStore
 
 # Commits for ever: n under two keys and in a log; says n once it is acknowledged.
@@ -199,7 +199,7 @@ def test_a_full_file_system_is_told_and_nothing_is_half_done(path: Path) -> None
     store.commit((("k", "a", b"1"),), ())
     (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(DeviceError, match="full") as caught:
+    with pytest.raises(NoSpaceError, match="full") as caught:
         store.commit((("k", "a", b"2"), ("k", "b", b"x" * 100_000)), ())
     assert "make room" in caught.value.hint
     assert store.load() == {"k": {"a": b"1"}}

@@ -43,7 +43,8 @@ class BusyError(VastskyError):
 
 
 class NoSpaceError(VastskyError):
-    """No placement satisfies the request; the message says what is missing."""
+    """No placement satisfies the request, or no file takes more; the message says what is
+    missing."""
 
     code = "NoSpace"
 

@@ -81,6 +81,10 @@ class _Draft:
     def wait(self, why: str) -> None:
         self.waits_for = self.waits_for or why
 
+    def only_connects(self) -> bool:
+        """Nothing is to be done but what goes on in the background."""
+        return all(isinstance(step, Connect) for step in self.steps)
+
 
 def plan_volume(
     spec: VolumeSpec,
@@ -105,6 +109,9 @@ def plan_volume(
     for segment in segments:
         _drop_lost_legs(draft, spec, segment, sight)
     if not spec.attached:
+        for segment in segments if users else ():
+            # Who uses the volume may be waiting for this very leg.
+            _reach_legs(draft, spec, segment, sight, trouble)
         return _plan_detach(draft, spec, segments, sight, trouble, users)
     for segment in segments:
         _reach_legs(draft, spec, segment, sight, trouble)
@@ -112,7 +119,7 @@ def plan_volume(
             _build_array(draft, spec, segment, sight, trouble, waited=waited)
     draft.steps += stale_legs(spec, sight)
     _drop_dead_paths(draft, spec, sight)
-    if not draft.steps or all(isinstance(step, Connect) for step in draft.steps):
+    if draft.only_connects():
         _expose(draft, spec, segments, sight)
     exposed = spec.id in sight.volumes
     condition = VolumeCondition.ACTIVE if exposed else VolumeCondition.ASSEMBLING
@@ -382,7 +389,7 @@ def _plan_detach(
     users: tuple[str, ...],
 ) -> Plan:
     condition = VolumeCondition.IN_USE if users else VolumeCondition.DETACHING
-    if not draft.steps:
+    if draft.only_connects():
         draft.steps += plan_teardown(spec.id, sight, trouble, force=False)
     return Plan(tuple(draft.steps), _fact(spec, segments, condition, "", users))
 

@@ -259,9 +259,9 @@ def _condemn_unfenced(turn: Turn, volume: Volume, attachment: Attachment) -> Vol
 
 
 def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why: str) -> None:
-    if turn.wall_s - attachment.since_s < turn.policy.attach_timeout_s:
-        return
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
+        if turn.waited_s(job, attachment.state) < turn.policy.attach_timeout_s:
+            continue
         turn.end_job(job, f"volume {volume.name} was not attached: {why}", "Unreachable")
         if not volume.standby:  # else it is to be up wherever it can: that goes on being tried
             _with_state(turn, volume, attachment, AttachmentState.DETACHING)
@@ -332,7 +332,7 @@ def _give_up_late_detach(
     else:
         why = fact.message if fact and fact.message else "its head has not taken it down yet"
     for job in jobs:
-        if turn.wall_s - job.started_s >= turn.policy.attach_timeout_s:
+        if turn.waited_s(job, "detach") >= turn.policy.attach_timeout_s:
             turn.end_job(job, f"volume {volume.name} is not detached: {why}", "Unreachable")
 
 

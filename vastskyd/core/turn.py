@@ -1,7 +1,7 @@
 """One turn of the manager's wheel: what its rules read and write."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -42,7 +42,7 @@ class Policy:
 @dataclass(frozen=True)
 class Turn:
     """`new_token` draws that many random hex digits; `wall_s` is for people, `monotonic_s` for
-    durations."""
+    durations. `waiting`: when this manager first saw a job wait, for what it waits for now."""
 
     draft: Draft
     facts: Facts
@@ -50,6 +50,12 @@ class Turn:
     wall_s: float
     monotonic_s: float
     new_token: Callable[[int], str]
+    waiting: dict[tuple[JobId, str], float] = field(default_factory=dict)
+
+    def waited_s(self, job: Job, what: str) -> float:
+        """For how long the job has been seen to wait for this. Wall clocks jump: when it began is
+        for people, and not to be reckoned with."""
+        return self.monotonic_s - self.waiting.setdefault((job.id, what), self.monotonic_s)
 
     def event(self, severity: Severity, kind: str, subject: str, message: str) -> None:
         number = max(self.draft.events, default=0) + 1
@@ -94,6 +100,8 @@ class Turn:
 
     def end_job(self, job: Job, message: str = "", error_code: str = "") -> None:
         """Done, or failed if there is an error code."""
+        for key in [key for key in self.waiting if key[0] == job.id]:
+            del self.waiting[key]
         self.draft.put(
             msgspec.structs.replace(
                 job,

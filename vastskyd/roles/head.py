@@ -267,7 +267,7 @@ class HeadRole:
         keep = frozenset(
             (leg.extent, spec.epoch)
             for spec in document.volumes
-            if spec.attached
+            if spec.attached or self._users.get(spec.id)
             for segment in spec.segments
             for leg in segment.legs
         )

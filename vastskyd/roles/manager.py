@@ -5,35 +5,47 @@ commits, and pushes documents that changed. Nothing is told before it is durable
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from vastskyd.core import api
-from vastskyd.core.documents import Document
+from vastskyd.core.documents import Document, Report
 from vastskyd.core.errors import (
     DeniedError,
     InvalidError,
+    NoSpaceError,
     VastskyError,
 )
 from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import JobId, NodeId
-from vastskyd.core.model import Event, Generation, Job, JobState, Record, Severity
+from vastskyd.core.model import (
+    AttachmentState,
+    Event,
+    Job,
+    JobState,
+    Record,
+    Severity,
+)
 from vastskyd.core.orders import Orders, orders
 from vastskyd.core.plan import advance
-from vastskyd.core.state import Draft, load
+from vastskyd.core.state import Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
 from vastskyd.roles import views
 from vastskyd.roles.commands import COMMANDS, remove_node, set_standby
 from vastskyd.roles.joining import Issuer, create_token, join
+from vastskyd.roles.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Facts and commands wake the manager; the ticks are for what only time changes.
 _TICK_S = 1.0
+_IDLE_TICK_S = 10.0
 _PUSH_TIMEOUT_S = 10.0
 # Longer than the helper itself tries to connect.
 _PROBE_TIMEOUT_S = 8.0
@@ -56,31 +68,33 @@ class Manager:
         issuer: Issuer,
     ) -> None:
         self._node = node
-        self._store = store
+        self._ledger = Ledger(store)
         self._peers = peers
         self._clock = clock
         self._policy = policy
         self._issuer = issuer
-        self._state = Draft(load(store.load()))
+        self._state = self._ledger.load()
         self._facts = Facts()
         self._orders: dict[NodeId, Orders] = {}
         self._pushes: dict[NodeId, asyncio.Task[None]] = {}
         self._accepted: dict[NodeId, int] = {}
         self._probes: dict[NodeId, asyncio.Task[None]] = {}
         self._told_away: set[NodeId] = set()
+        self._waiting: dict[tuple[JobId, str], float] = {}
         self._due = asyncio.Event()
         self._turned = asyncio.Condition()
         started_s = clock.monotonic_s()
         for known in self._state.nodes:
             self._facts[known] = NodeFacts(since_s=started_s)
-        self._revision = self._next_generation() << 32
+        self._revision = 0
+        with contextlib.suppress(NoSpaceError):  # then `run` tries again
+            self._begin()
 
-    def _next_generation(self) -> int:
-        before = self._state.generation.get("manager")
-        number = 1 if before is None else before.number + 1
-        self._state.put(Generation(number=number))
-        self._commit(self._state)
-        return number
+    def _begin(self) -> None:
+        """Nothing is told, and no report counts, before the revisions of this life are known."""
+        self._revision = self._ledger.begin(self._state) << 32
+        for node, facts in self._facts.items():
+            self._facts[node] = replace(facts, session_revision=self._revision + 1)
 
     def set_policy(self, policy: Policy) -> None:
         """From the next turn on, for what is under way as well."""
@@ -95,7 +109,7 @@ class Manager:
             while True:
                 await self._turn_once()
                 try:
-                    async with asyncio.timeout(_TICK_S):
+                    async with asyncio.timeout(_TICK_S if self._restless() else _IDLE_TICK_S):
                         await self._due.wait()
                 except TimeoutError:
                     pass
@@ -107,14 +121,42 @@ class Manager:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _turn_once(self) -> None:
+        told_away = set(self._told_away)
+        try:
+            self._decide()
+        except NoSpaceError:
+            self._told_away = told_away  # the next turn decides anew
+        self._start_probes()
+        async with self._turned:
+            self._turned.notify_all()
+
+    def _decide(self) -> None:
+        if not self._revision:
+            self._begin()
         turn = self._turn()
         advance(turn)
         self._notice_absences(turn)
         self._adopt(turn)
+        if self._ledger.trouble:
+            self._ledger.try_again(self._state)
         self._push_changes()
-        self._start_probes()
-        async with self._turned:
-            self._turned.notify_all()
+
+    def _restless(self) -> bool:
+        """Something is under way or away: time alone may change what is to be done."""
+        return (
+            bool(self._ledger.trouble)
+            or any(
+                not self._facts[node].online
+                or self._accepted.get(node) != self._facts[node].sent_revision
+                for node in self._state.nodes
+            )
+            or any(job.state is JobState.RUNNING for job in self._state.jobs.values())
+            or any(
+                volume.attachment is not None
+                and volume.attachment.state is not AttachmentState.ATTACHED
+                for volume in self._state.volumes.values()
+            )
+        )
 
     def _turn(self) -> Turn:
         return Turn(
@@ -124,19 +166,16 @@ class Manager:
             wall_s=self._clock.now_s(),
             monotonic_s=self._clock.monotonic_s(),
             new_token=self._clock.new_token,
+            waiting=self._waiting,
         )
 
     def _adopt(self, turn: Turn) -> None:
         """Durable first; only then is the draft the state."""
         if turn.draft.changed:
-            self._commit(turn.draft)
+            self._ledger.commit(turn.draft)
             known, self._state = self._state.events, turn.draft
             for number in sorted(self._state.events.keys() - known.keys()):
                 _log_event(self._state.events[number])
-
-    def _commit(self, draft: Draft) -> None:
-        self._store.commit(draft.puts(), draft.deletes())
-        draft.settle()
 
     def _notice_absences(self, turn: Turn) -> None:
         for node in turn.draft.nodes:
@@ -159,7 +198,7 @@ class Manager:
     # --- telling the nodes --------------------------------------------------------------
 
     def _push_changes(self) -> None:
-        if not self._state.cluster:
+        if not self._state.cluster or not self._revision:
             return
         wanted = orders(self._turn())
         for node, order in wanted.items():
@@ -215,10 +254,11 @@ class Manager:
         report = request.report
         if last is not None and last.life == report.life and report.sequence <= last.sequence:
             return
-        if report.revision < facts.session_revision:
+        if not self._revision or report.revision < facts.session_revision:
             return
         self._facts[node] = facts.with_report(report)
-        self._due.set()
+        if last is None or _says(last) != _says(report):
+            self._due.set()
 
     def _start_probes(self) -> None:
         """Before a node is believed dead, others are asked whether they reach it."""
@@ -289,7 +329,7 @@ class Manager:
         turn = self._turn()
         match request:
             case api.ShowStatus():
-                return views.show_status(turn)
+                return self._ledger.told(views.show_status(turn))
             case api.ListNodes():
                 return views.list_nodes(turn)
             case api.ListDisks():
@@ -313,6 +353,8 @@ class Manager:
         raise InvalidError(f"the manager is not asked {api.method_of(type(request))}")
 
     def _change(self, act: Callable[[Turn], T]) -> T:
+        if not self._revision:
+            self._begin()
         turn = self._turn()
         answer = act(turn)
         self._adopt(turn)
@@ -346,6 +388,11 @@ def _log_event(event: Event) -> None:
     """The cluster's history stands in the manager's journal, too, with fields to search by."""
     fields = {"VASTSKY_EVENT": event.kind, "VASTSKY_SUBJECT": event.subject}
     log.log(_LEVELS[event.severity], "%s", event.message, extra=fields)
+
+
+def _says(report: Report) -> tuple[object, ...]:
+    """All of it but its number: a node repeats itself."""
+    return (report.life, report.revision, report.storage, report.head)
 
 
 def _differs(job: Job, seen: Job | None) -> bool:

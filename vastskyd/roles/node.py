@@ -94,6 +94,7 @@ class NodeAgent:
             self._document = document
             for wake in self._wakes.values():
                 wake.set()
+            self._report_due.set()
         return api.Done()
 
     def local_volumes(self, *, connected: bool) -> tuple[api.LocalVolume, ...]:
@@ -182,7 +183,7 @@ class NodeAgent:
             )
             if content[0] and due and await self._report(content):
                 sent_s = self._clock.monotonic_s()
-            await self._report_due.wait(_TICK_S)
+            await self._report_due.wait(_TICK_S if self._last_sent is None else _REPORT_AGAIN_S)
 
     async def _report(self, content: tuple[int, StorageReport, HeadReport]) -> bool:
         self._sequence += 1

@@ -11,7 +11,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from vastskyd.core.errors import ConflictError, DamagedError, DeviceError, VastskyError
+from vastskyd.core.errors import (
+    ConflictError,
+    DamagedError,
+    DeviceError,
+    NoSpaceError,
+    VastskyError,
+)
 from vastskyd.store.identity import sync_directory
 
 FILE_NAME = "cluster.db"
@@ -77,8 +83,8 @@ class SqliteStore:
     ) -> None:
         """Atomic, and durable when it returns. Deletes come before puts.
 
-        DeviceError: none of it was done. After an I/O error it is not known what reached the
-        disk: then every later commit fails too, until the database is opened anew.
+        DeviceError, NoSpaceError: none of it was done. After an I/O error it is not known what
+        reached the disk: then every later commit fails too, until the database is opened anew.
         """
         with self._mutex:
             if self._lost:
@@ -198,7 +204,7 @@ def _meaning(path: Path, error: sqlite3.Error) -> VastskyError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DamagedError(f"{path} is damaged: {error}", hint=_RESTORE)
     if code == sqlite3.SQLITE_FULL:
-        return DeviceError(f"{path}: {error}", hint=f"make room in {path.parent}")
+        return NoSpaceError(f"{path}: {error}", hint=f"make room in {path.parent}")
     return DeviceError(f"{path}: {error}")
 
 

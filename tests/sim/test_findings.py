@@ -1,0 +1,103 @@
+"""What random seasons and storms found, each as a script."""
+
+import asyncio
+
+import pytest
+
+from tests.sim.cluster import SimCluster
+from tests.sim.test_cluster import at_the_end, attached, legs_on, simulate
+from vastskyd.core import api
+from vastskyd.core.errors import NoSpaceError
+from vastskyd.core.ids import NodeId
+from vastskyd.core.model import JobState
+from vastskyd.core.units import MIB
+
+
+def test_a_volume_that_waits_for_its_leg_is_detached_once_the_leg_is_back() -> None:
+    """Its user is a write that waits for the leg, and so it stays in use until somebody connects
+    the leg again: nobody did, once the job had been given up."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(size_bytes=16 * MIB, copies=1)
+        await cluster.attach(head="h2")
+        (store,) = [name for name in ("s1", "s2", "s3") if await legs_on(cluster, name)]
+        cluster.world.power_cut(store)
+        await asyncio.sleep(1)
+        waiting = cluster.spawn(cluster.checker.write("h2", "v", 1))
+        await asyncio.sleep(20)
+        detach = await cluster.start_job(api.DetachVolume(volume="v"))
+        cluster.world.partition("h2")
+        assert (await cluster.job(detach)).error_code == "Unreachable"
+        cluster.world.heal()
+        await asyncio.sleep(20)
+        assert not waiting.done()
+        cluster.power_on(store)
+        await cluster.until("it is detached", 60, lambda: not cluster.owner("v"))
+        assert waiting.result()
+        await cluster.attach()
+        await cluster.checker.read_all("h1", "v")
+        await cluster.detach()
+        await cluster.delete()
+        await cluster.nothing_left()
+
+    simulate(body, lambda: SimCluster(51))
+
+
+@pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_neither_ends_a_job_nor_keeps_it(skew_s: float) -> None:
+    """How long an attach may try was reckoned by the wall clock."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(size_bytes=16 * MIB)
+        legs = [name for name in ("s1", "s2", "s3") if await legs_on(cluster, name)]
+        for name in legs:
+            cluster.world.power_cut(name)
+        await asyncio.sleep(10)
+        attach = await cluster.start_job(api.AttachVolume(volume="v", head=NodeId("h2")))
+        await asyncio.sleep(5)
+        cluster.world.hosts["h1"].skew_s += skew_s
+        await asyncio.sleep(5)
+        assert cluster.state().jobs[attach.id].state is JobState.RUNNING
+        timeout_s = cluster.policy.attach_timeout_s
+        await cluster.until(
+            "it ends",
+            timeout_s,
+            lambda: cluster.state().jobs[attach.id].state is JobState.FAILED,
+        )
+        assert "within reach" in cluster.state().jobs[attach.id].message
+        cluster.power_on(*legs)
+        await cluster.until("detached", 30, lambda: not cluster.owner("v"))
+        await cluster.delete()
+        await cluster.nothing_left()
+
+    simulate(body, lambda: SimCluster(52))
+
+
+def test_a_manager_whose_disk_is_full_says_so_and_goes_on() -> None:
+    """It ended, and the head and the storage of its host with it."""
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, copies=3)
+        cluster.world.full_stores["h1"] = None
+        with pytest.raises(NoSpaceError, match="full"):
+            await cluster.ask(api.CreateVolume(name="w", size_bytes=16 * MIB))
+        status = await cluster.status()
+        assert status.health == "critical"
+        assert "h1 cannot record anything" in status.problems[0]
+        cluster.world.power_cut("s1")
+        await asyncio.sleep(30)
+        assert "leg-lost" not in await cluster.events()  # nothing could be decided
+        before = cluster.checker.acknowledged
+        cluster.world.kill_daemon("h1")  # nor can it begin anew
+        await asyncio.sleep(30)
+        assert cluster.checker.acknowledged > before
+        cluster.world.full_stores.clear()
+        await cluster.until("it is known", 20, lambda: _recorded(cluster))
+        cluster.power_on("s1")
+        await cluster.until("redundant", 60, cluster.redundant)
+        await at_the_end(cluster)
+
+    async def _recorded(cluster: SimCluster) -> bool:
+        return "leg-lost" in await cluster.events()
+
+    simulate(body, lambda: SimCluster(53))
