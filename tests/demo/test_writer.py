@@ -23,6 +23,7 @@ def written(tmp_path: Path) -> argparse.Namespace:
         slots=SLOTS,
         size=SIZE,
         pause=0.0,
+        first=0,
     )
     thread = threading.Thread(target=writer.write, args=(arguments,))
     thread.start()

@@ -210,7 +210,7 @@ def test_writes_where_a_difference_is_looked_for_are_none() -> None:
 async def _rewrite(cluster: SimCluster, grain: int) -> None:
     while True:
         await cluster.checker.write("h1", "v", grain)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
 
 
 def test_refusals() -> None:
