@@ -5,13 +5,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vastskyd.core.description import DiskDescription
 from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
 from vastskyd.ondisk.codec import encode
-from vastskyd.ondisk.description import DiskDescription
 from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
 from vastskyd.ports import BlockDevice, Disks
 

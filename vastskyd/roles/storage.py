@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from vastskyd.core.description import (
+    DiskDescription,
+    ExtentRecord,
+    ExtentRecordState,
+    with_deleted,
+)
 from vastskyd.core.documents import (
     ExtentCondition,
     ExtentFact,
@@ -25,7 +31,6 @@ from vastskyd.core.names import (
     parse_extent_uuid,
 )
 from vastskyd.core.units import MIB
-from vastskyd.ondisk.description import DiskDescription, ExtentRecord, ExtentRecordState
 from vastskyd.ports import (
     Clock,
     Disks,
@@ -280,6 +285,8 @@ class StorageRole:
             rest = [other for other in description.extents if other.id != extent]
             if record.state is ExtentRecordState.PREPARING:
                 rest.append(msgspec.structs.replace(record, state=ExtentRecordState.READY))
+            elif record.deleted:
+                description = with_deleted(description, record.volume)
             return _with_extents(description, rest)
 
         if self._members.get(disk) is not None:
@@ -331,6 +338,7 @@ class StorageRole:
             condition=condition,
             # A stack of this host that is still built on it may write as long as it is there.
             epoch=min(record.epoch, in_use.get(spec.id, record.epoch)),
+            set_revision=record.set_revision,
             exported_to=None if export is None else export.head,
             done_bytes=0 if wipe is None else wipe.done_bytes,
             message=self._failed.get(spec.id, ""),
@@ -374,7 +382,11 @@ def _described(description: DiskDescription, extents: list[ExtentSpec]) -> DiskD
         record = records.get(spec.id)
         if spec.wish is ExtentWish.RELEASE:
             if record is not None:
-                records[spec.id] = msgspec.structs.replace(record, state=ExtentRecordState.WIPING)
+                records[spec.id] = msgspec.structs.replace(
+                    record,
+                    state=ExtentRecordState.WIPING,
+                    deleted=record.deleted or spec.hints.deleted,
+                )
         else:
             records[spec.id] = _kept(spec, record)
     return _with_extents(description, records.values())
@@ -403,4 +415,8 @@ def _kept(spec: ExtentSpec, record: ExtentRecord | None) -> ExtentRecord:
         volume_size_bytes=spec.hints.volume_size_bytes,
         copies=spec.hints.copies,
         layout=spec.hints.layout,
+        encryption=spec.hints.encryption,
+        segments=spec.hints.segments,
+        set_revision=spec.hints.set_revision,
+        legs=spec.hints.legs,
     )
