@@ -19,9 +19,10 @@ from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
 from tests.sim.loop import SimClock
+from vastskyd.core.errors import DamagedError, NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
-from vastskyd.ports import Store
+from vastskyd.ports import Store, Vault
 
 _OWNER: contextvars.ContextVar["Daemon"] = contextvars.ContextVar("owner")
 
@@ -36,7 +37,7 @@ class DaemonPorts:
     kernel: FakeKernel
     exports: FakeExports
     disks: FakeDisks
-    store: Store
+    vault: Vault
     peers: SimPeers
     clock: SimClock
 
@@ -88,6 +89,34 @@ class GuardedStore:
         self._door.point_now("store.commit")
         self._store.commit(puts, deletes)
         self._door.point_now("store.commit.done")
+
+
+class FakeVault:
+    """ports.Vault of one daemon over records that outlive it."""
+
+    def __init__(self, store: MemoryStore, door: Door) -> None:
+        self._store = store
+        self._door = door
+
+    def open(self) -> Store:
+        self._door.point_now("vault.open")
+        if self._store.damage:
+            raise DamagedError(f"the database is damaged: {self._store.damage}")
+        if self._store.missing:
+            raise NotFoundError("the database is missing")
+        return GuardedStore(self._store, self._door)
+
+    def set_aside(self, now_s: float) -> str:
+        self._door.point_now("vault.set_aside")
+        return self._store.set_aside()
+
+    def renew(self, puts: tuple[tuple[str, str, bytes], ...], now_s: float) -> str:
+        self._door.point_now("vault.renew")
+        kept = self._store.set_aside()
+        self._door.point_now("vault.renew.aside")
+        self._store.renew(puts)
+        self._door.point_now("vault.renew.done")
+        return kept
 
 
 class World:
@@ -193,7 +222,7 @@ class World:
             kernel=kernel,
             exports=kernel.exports,
             disks=kernel.disks,
-            store=GuardedStore(self.stores[name], door),
+            vault=FakeVault(self.stores[name], door),
             peers=peers,
             clock=SimClock(self.rng(f"tokens:{name}:{self._lives}")),
         )

@@ -50,7 +50,7 @@ class Orders:
 
 
 def orders(turn: Turn) -> dict[NodeId, Orders]:
-    """For every node of the cluster; an empty document where it has nothing to do."""
+    """For every node that was seen; an empty document where it has nothing to do."""
     admitted = admitted_rebuilds(turn)
     disks: dict[NodeId, list[DiskSpec]] = {}
     for disk in turn.draft.disks.values():
@@ -78,6 +78,7 @@ def orders(turn: Turn) -> dict[NodeId, Orders]:
             _head_document(turn, node, admitted),
         )
         for node in turn.draft.nodes.values()
+        if not node.unseen  # the records may not know all that it has
     }
 
 

@@ -244,7 +244,7 @@ class _Rebuilding:
             return None, None
         export = exports[0]
         if export.head in self._case.witnesses:
-            # It was being attached, or its head was restarted: the head builds it when all is there.
+            # It was being attached, or its head was restarted: built once all is there.
             state = AttachmentState.FENCING
         else:
             state = AttachmentState.ATTACHED
@@ -318,6 +318,11 @@ class _Rebuilding:
     ) -> tuple[LegHint, ...]:
         """The legs by the head's word. Those in its array hold all that was acknowledged; of those
         out of it none is in the set any more."""
+        if not seen.in_sync:
+            self._blocked.append(
+                f"volume {self._name(volume)} is in use, and its head shows no leg that works of"
+                f" segment {seen.index}"
+            )
         by_extent = {hint.extent: hint for hint in hints}
         by_extent |= {
             f.record.id: _hint(f)

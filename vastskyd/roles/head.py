@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
@@ -37,6 +39,7 @@ from vastskyd.core.steps import (
     UnmapLeg,
     UnmapVolume,
 )
+from vastskyd.core.witness import Introduction, stacks_in
 from vastskyd.ports import Clock, Kernel, LinearTarget
 from vastskyd.roles.refills import Refills
 from vastskyd.roles.sighting import observe
@@ -149,6 +152,10 @@ class HeadRole:
         }
         decided = min([revision, *(act.revision for act in busy.values())])
         return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts))), decided
+
+    async def introduce(self, said: Introduction) -> Introduction:
+        """The same, with what stands on this head."""
+        return msgspec.structs.replace(said, stacks=stacks_in(await observe(self._kernel)))
 
     def _forget(self, document: HeadDocument) -> None:
         """Memory of volumes that are no longer this head's."""

@@ -21,16 +21,18 @@ from vastskyd.core.documents import (
     StorageDocument,
     StorageReport,
 )
-from vastskyd.core.errors import UnreachableError, VastskyError
+from vastskyd.core.errors import BusyError, NotFoundError, UnreachableError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId
 from vastskyd.core.names import (
     LegName,
+    export_key,
     export_name,
     extent_dm_name,
     extent_dm_uuid,
     parse_extent_uuid,
 )
 from vastskyd.core.units import MIB
+from vastskyd.core.witness import ExportSighting, Introduction, ServerSighting
 from vastskyd.ports import (
     Clock,
     Disks,
@@ -131,6 +133,43 @@ class StorageRole:
         await self._unmap_unknown(document)
         await self._serve(document)
         return await self._report(document)
+
+    # --- for a manager without records ---------------------------------------------------
+
+    async def introduce(self, said: Introduction) -> Introduction:
+        """The same, with what this host's disks and export servers show. BusyError: it has not
+        looked at its disks yet."""
+        if not self._members.looked:
+            raise BusyError("this host has not looked at its disks yet", hint="ask again soon")
+        servers = [
+            ServerSighting(
+                head=each.head, port=each.port, addresses=each.addresses, encryption=each.encryption
+            )
+            for each in await self._exports.running()
+        ]
+        exports = [
+            ExportSighting(
+                head=each.head,
+                extent=each.extent,
+                epoch=each.epoch,
+                export_key=export_key(each.extent, each.name),
+            )
+            for each in await self._exports.exports()
+        ]
+        return msgspec.structs.replace(
+            said,
+            disks=self._members.sightings(),
+            unreadable=self._members.foreign(),
+            servers=tuple(servers),
+            exports=tuple(exports),
+        )
+
+    def description(self, disk: DiskId) -> DiskDescription:
+        """As it stands on the disk, also on one that has failed since."""
+        member = self._members.all().get(disk)
+        if member is None:
+            raise NotFoundError(f"disk {disk} is not here any more")
+        return member.description
 
     # --- exports ------------------------------------------------------------------------
 
