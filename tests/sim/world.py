@@ -99,7 +99,7 @@ class FakeVault:
         self._door = door
 
     def open(self) -> Store:
-        self._door.point_now("vault.open")
+        self._door.point_now("store.open")
         if self._store.damage:
             raise DamagedError(f"the database is damaged: {self._store.damage}")
         if self._store.missing:
@@ -107,15 +107,15 @@ class FakeVault:
         return GuardedStore(self._store, self._door)
 
     def set_aside(self, now_s: float) -> str:
-        self._door.point_now("vault.set_aside")
+        self._door.point_now("store.set_aside")
         return self._store.set_aside()
 
     def renew(self, puts: tuple[tuple[str, str, bytes], ...], now_s: float) -> str:
-        self._door.point_now("vault.renew")
+        self._door.point_now("store.renew")
         kept = self._store.set_aside()
-        self._door.point_now("vault.renew.aside")
+        self._door.point_now("store.renew.aside")
         self._store.renew(puts)
-        self._door.point_now("vault.renew.done")
+        self._door.point_now("store.renew.done")
         return kept
 
 
