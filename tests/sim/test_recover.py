@@ -1,15 +1,11 @@
 """The manager's records are lost while the cluster runs, and made anew from what the hosts say."""
 
-import asyncio
 
 import pytest
 
-from tests.sim.cluster import APART, LEG_TIMEOUT_S, REBUILD_DELAY_S, TOGETHER, Shape, SimCluster
-from tests.sim.test_cluster import at_the_end, attached, health, simulate, writing
+from tests.sim.cluster import APART, TOGETHER, Shape, SimCluster
+from tests.sim.test_cluster import at_the_end, attached, simulate
 from vastskyd.core import api
-from vastskyd.core.errors import ConflictError
-from vastskyd.core.ids import NodeId
-from vastskyd.core.model import AttachmentState, LegState
 from vastskyd.core.state import ClusterState
 
 

@@ -173,7 +173,7 @@ METHODS = (
     Method("RemoveNode", api.RemoveNode, "Forget a node.", changes=True),
     Method(
         "ShowRecovery", api.ShowRecovery,
-        "What a rebuild of the manager's lost records would find.",
+        "What a rebuild of the manager's lost records would find.", changes=True,
     ),
     Method(
         "BeginRecovery", api.BeginRecovery,
