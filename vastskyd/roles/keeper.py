@@ -69,8 +69,10 @@ class Keeper:
         if self._identity.cluster not in clusters:
             raise DamagedError(f"its database is that of cluster {', '.join(clusters)}")
 
-    def _recoverer(self, why: VastskyError) -> Recoverer:
-        return Recoverer(self._identity, self._vault, self._peers, self._clock, why)
+    def _recoverer(self, why: VastskyError, *, listens: bool = False) -> Recoverer:
+        return Recoverer(
+            self._identity, self._vault, self._peers, self._clock, why, listens=listens
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -128,7 +130,7 @@ class Keeper:
     async def _begin(self) -> api.RecoveryView:
         if isinstance(self._current, Manager):
             why = ConflictError("they were set aside to be made anew")
-            self._current = self._recoverer(why)
+            self._current = self._recoverer(why, listens=True)
             self._replaced.set()
             await self._ended.wait()
             kept_as = self._vault.set_aside(self._clock.now_s())

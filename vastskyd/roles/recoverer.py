@@ -23,6 +23,8 @@ from vastskyd.store.identity import Identity
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 3.0
+# Until then a host that has not spoken is late, not away.
+_LISTEN_S = 20.0
 _INTRODUCE_TIMEOUT_S = 10.0
 _DESCRIBE_TIMEOUT_S = 20.0
 
@@ -36,13 +38,22 @@ class Recoverer:
     """In the manager's place. `why` says what became of the records."""
 
     def __init__(
-        self, identity: Identity, vault: Vault, peers: Peers, clock: Clock, why: VastskyError
+        self,
+        identity: Identity,
+        vault: Vault,
+        peers: Peers,
+        clock: Clock,
+        why: VastskyError,
+        *,
+        listens: bool = False,
     ) -> None:
+        """`listens`: the hosts have had their time to connect."""
         self._identity = identity
         self._vault = vault
         self._peers = peers
         self._clock = clock
         self._why = why
+        self._listens_s = clock.monotonic_s() - (_LISTEN_S if listens else 0.0)
         self._witnesses: dict[NodeId, Witness] = {}
         self._silent: dict[NodeId, str] = {}
         self._looking = asyncio.Lock()
@@ -119,8 +130,17 @@ class Recoverer:
                 new_token=self._clock.new_token,
             )
         )
-        silent = tuple(f"node {node}: {why}" for node, why in sorted(self._silent.items()))
-        return replace(rebuilt, missing=(*rebuilt.missing, *silent))
+        return replace(rebuilt, missing=(*rebuilt.missing, *self._not_heard(rebuilt)))
+
+    def _not_heard(self, rebuilt: Rebuilt) -> list[str]:
+        """Those who would speak of others may be among the missing."""
+        said = [f"node {node}: {why}" for node, why in sorted(self._silent.items())]
+        if not rebuilt.records.disks:
+            said.append("any disk")
+        left_s = self._listens_s + _LISTEN_S - self._clock.monotonic_s()
+        if left_s > 0:
+            said.append(f"hosts that are about to connect: they have {left_s:.0f} s more")
+        return said
 
     # --- answering --------------------------------------------------------------------------
 
