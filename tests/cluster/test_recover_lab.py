@@ -15,8 +15,9 @@ pytestmark = pytest.mark.lab
 DATABASE = "/var/lib/vastsky/manager.db"
 LOSSES = {
     "missing": f"rm {DATABASE}*",
-    "garbage": f"dd if=/dev/urandom of={DATABASE} bs=64k count=4 conv=notrunc status=none",
-    "empty": f"truncate -s 0 {DATABASE} {DATABASE}-wal",
+    # Its log goes too: the newest of all pages may stand there, and the file be whole by it.
+    "garbage": f"rm -f {DATABASE}-*; dd if=/dev/urandom of={DATABASE} bs=64k count=4 status=none",
+    "empty": f"rm -f {DATABASE}-*; truncate -s 0 {DATABASE}",
 }
 SIZE = 32 * MIB
 
