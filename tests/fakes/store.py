@@ -6,8 +6,8 @@ import copy
 class MemoryStore:
     """Keeps `records` past any number of daemons: hand the same dict to the next one.
 
-    `commits` counts them. What goes wrong with the file under them is said by `damage` and
-    `missing`; `kept` are the records that were set aside.
+    `commits` counts them. What goes wrong with the file under them is said by `damage`,
+    `missing` and `unreadable`; `kept` are the records that were set aside.
     """
 
     def __init__(self, records: dict[str, dict[str, bytes]] | None = None) -> None:
@@ -15,6 +15,7 @@ class MemoryStore:
         self.commits = 0
         self.damage = ""
         self.missing = False
+        self.unreadable = ""
         self.kept: list[dict[str, dict[str, bytes]]] = []
 
     def lose(self) -> None:

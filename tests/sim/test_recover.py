@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.sim.cluster import APART, LEG_TIMEOUT_S, REBUILD_DELAY_S, TOGETHER, Shape, SimCluster
+from tests.sim.faults import Fault, FaultKind, ScriptedFaults
 from tests.sim.test_cluster import at_the_end, attached, health, simulate, writing
 from vastskyd.core import api
 from vastskyd.core.errors import ConflictError
@@ -360,3 +361,66 @@ def test_force_goes_on_without_what_nobody_has_seen() -> None:
         await at_the_end(cluster, "h2")
 
     simulate(body, lambda: SimCluster(2))
+
+
+POINTS = ("store.renew", "store.renew.aside", "store.renew.done")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_manager_that_dies_while_it_makes_its_records(point: str) -> None:
+    plan = ScriptedFaults({("h1", point, 1): Fault(FaultKind.CRASH)})
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, 2, "h2")
+        await lose(cluster, damaged=True)
+        await heard(cluster)
+        await asyncio.sleep(20)
+        await cluster._ask_once(api.FinishRecovery(), "h1")
+        assert plan.passed["h1", point] == 1
+        await asyncio.sleep(5)
+        if point != POINTS[-1]:
+            await recover(cluster)
+        await writes_go_on(cluster)
+        assert len(cluster.world.stores["h1"].kept) == 1
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(4, plan=plan))
+
+
+def test_a_database_that_cannot_be_read_for_a_while_needs_no_recovery() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, 2, "h2")
+        store = cluster.world.stores["h1"]
+        store.unreadable = "disk I/O error"
+        cluster.world.kill_daemon("h1")
+        await cluster.until("the manager says so", 20, lambda: says_so(cluster))
+        store.unreadable = ""
+        await cluster.until("it is back", 60, lambda: is_back(cluster))
+        await writes_go_on(cluster)
+        assert not store.kept
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(4))
+
+
+async def is_back(cluster: SimCluster) -> bool:
+    return (await cluster.status()).health == "ok"
+
+
+def test_what_is_there_again_and_again_is_the_same() -> None:
+    """A recovery of records that are whole changes nothing."""
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, 3, "h2")
+        await cluster.create("idle")
+        before = cluster.state()
+        for _ in range(3):
+            await cluster.ask(api.BeginRecovery())
+            await recover(cluster)
+            await writes_go_on(cluster)
+            assert legs(cluster.state()) == legs(before)
+        assert len(cluster.world.stores["h1"].kept) == 3
+        await cluster.delete("idle")
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(4))

@@ -19,7 +19,7 @@ from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
 from tests.sim.loop import SimClock
-from vastskyd.core.errors import DamagedError, NotFoundError
+from vastskyd.core.errors import DamagedError, DeviceError, NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
 from vastskyd.ports import Store, Vault
@@ -100,6 +100,8 @@ class FakeVault:
 
     def open(self) -> Store:
         self._door.point_now("store.open")
+        if self._store.unreadable:
+            raise DeviceError(self._store.unreadable)
         if self._store.damage:
             raise DamagedError(f"the database is damaged: {self._store.damage}")
         if self._store.missing:

@@ -38,6 +38,7 @@ from vastskyd.core.steps import (
     Disconnect,
     EndWriters,
     FailMember,
+    FindArray,
     MakeWritable,
     MapLeg,
     MapVolume,
@@ -305,8 +306,9 @@ def _build_array(
     if segment.spec.initialised:
         draft.steps.append(AssembleArray(spec.id, segment.spec.index, tuple(there)))
     else:
+        make = FindArray if segment.spec.in_doubt else CreateArray
         draft.steps.append(
-            CreateArray(
+            make(
                 spec.id,
                 segment.spec.index,
                 tuple(there),

@@ -132,7 +132,8 @@ class Segment(Record):
     `initialised` is committed before the segment is first exposed for writing: until then its
     array may be created anew, after that never again. `revision` rises with each change of the
     legs. `in_doubt`: they were read from the disks when the manager's database had been lost;
-    until its array is seen whole, all that are in sync or joining are needed, not a quorum.
+    until its array is seen whole, all that are in sync or joining are needed, not a quorum. If it
+    is not initialised by the records, its legs tell whether it has an array.
     """
 
     index: int

@@ -9,9 +9,11 @@ among them: had another leg entered, one of these would know. Among them is one 
 acknowledged write, and md's event counts say which. That is why a rebuilt segment is *in doubt*:
 its array is built of all these legs or, by force, of fewer, until it was seen whole.
 
-A volume whose device stands on a head goes on there: its set is what the head's md writes to. A
-segment may be created only while no attachment can have written to it: its epoch is on the disk
-before its first export.
+A volume whose device stands on a head goes on there: its set is what the head's md writes to.
+
+Whether a segment was ever written to is told by its epoch, which is on the disk before the first
+export. One that had an epoch and was not yet said to be initialised may have an array or not: what
+stands on its legs tells, if all of them are there.
 """
 
 from collections.abc import Callable, Mapping
@@ -288,14 +290,14 @@ class _Rebuilding:
         config = max(found, key=lambda f: (f.record.set_revision, bool(f.record.legs))).record
         hints = config.legs or tuple(_hint(f) for f in found if not _is_wiping(f))
         # What was exported once may have been written to, whatever a lagging disk says.
-        initialised = config.initialised or epoch > 0
+        in_doubt = config.initialised or epoch > 0
         revision = config.set_revision
         seen = None if stack is None else _seen(stack, index)
         if seen is not None:
             hints = self._as_running(volume, hints, found, seen, newest.copies)
             revision = next_lineage(revision)
         for hint in hints:
-            self._put_extent(volume, config, hint, fresh=not initialised)
+            self._put_extent(volume, config, hint, fresh=not in_doubt)
         return Segment(
             index=index,
             length_bytes=config.segment_length_bytes,
@@ -303,9 +305,9 @@ class _Rebuilding:
                 Leg(extent=hint.extent, state=hint.state, since_s=self._case.now_s)
                 for hint in hints
             ),
-            initialised=initialised,
+            initialised=config.initialised or seen is not None,
             revision=revision,
-            in_doubt=initialised,
+            in_doubt=in_doubt,
         )
 
     def _as_running(

@@ -21,7 +21,6 @@ from vastskyd.roles.member import Member, Ports
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.vault import SqliteVault
-from vastskyd.wire.ca import CertificateAuthority
 from vastskyd.wire.hello import Identity as PeerIdentity
 from vastskyd.wire.hub import HubOptions, PeerHub
 from vastskyd.wire.limits import WireLimits
@@ -91,8 +90,7 @@ class Host:
         vault = issuer = None
         if Role.MANAGER in identity.roles:
             vault = SqliteVault(founding.database(config))
-            authority = CertificateAuthority.load(founding.ca_directory(config))
-            issuer = founding.Authority(authority, self._clock)
+            issuer = founding.issuer(config, self._clock)
         ports = Ports(
             kernel=kernel,
             exports=QemuExports(config.runtime_path, tls, _run),

@@ -28,6 +28,7 @@ from vastskyd.core.steps import (
     Disconnect,
     EndWriters,
     FailMember,
+    FindArray,
     MakeWritable,
     MapLeg,
     MapVolume,
@@ -222,7 +223,7 @@ class HeadRole:
                 else:
                     await self._effect(step)
                     acted = True
-                if isinstance(step, CreateArray | AssembleArray):
+                if isinstance(step, CreateArray | AssembleArray | FindArray):
                     self._rates.clear()  # it may have the name of one that was there before
         except VastskyError as error:
             if self._problems.get(volume) != error.message:
@@ -312,6 +313,8 @@ class HeadRole:
             case AssembleArray():
                 uuid = array_uuid(step.volume, step.segment)
                 return md.assemble(uuid, f"{step.volume}-{step.segment}", step.legs)
+            case FindArray():
+                return self._find_array(step)
             case MakeWritable():
                 return md.make_writable(step.array)
             case AddMember():
@@ -327,6 +330,19 @@ class HeadRole:
                 return dm.ensure_linear(step.dm_name, step.name.dm_uuid(), targets, public=True)
             case Connect() | Disconnect() | UnmapVolume():
                 raise TypeError(f"{type(step).__name__} is not done here")
+
+    async def _find_array(self, step: FindArray) -> None:
+        uuid, name = array_uuid(step.volume, step.segment), f"{step.volume}-{step.segment}"
+        found = [await self._kernel.md.superblock(leg) for leg in step.legs]
+        legs = tuple(
+            leg
+            for leg, superblock in zip(step.legs, found, strict=True)
+            if superblock is not None and superblock.array_uuid == uuid
+        )
+        if legs:
+            await self._kernel.md.assemble(uuid, name, legs)
+        else:
+            await self._kernel.md.create(uuid, name, step.legs, step.copies, step.size_bytes)
 
     async def _add_member(self, step: AddMember) -> None:
         superblock = await self._kernel.md.superblock(step.leg)

@@ -9,6 +9,7 @@ from vastskyd.core.errors import (
     ConflictError,
     DamagedError,
     DeniedError,
+    DeviceError,
     NotFoundError,
     VastskyError,
 )
@@ -24,6 +25,7 @@ from vastskyd.store.identity import Identity
 
 log = logging.getLogger(__name__)
 
+_TRY_AGAIN_S = 30.0
 _RECOVERY = (api.ShowRecovery, api.BeginRecovery, api.FinishRecovery)
 
 
@@ -59,7 +61,7 @@ class Keeper:
             return Manager(
                 self._identity.node, store, self._peers, self._clock, self._policy, self._issuer
             )
-        except (NotFoundError, DamagedError) as error:
+        except (NotFoundError, DamagedError, DeviceError) as error:
             return self._recoverer(error)
 
     def _check(self, store: Store) -> None:
@@ -81,15 +83,31 @@ class Keeper:
             self._ended.clear()
             life = asyncio.create_task(self._current.run(), name="manager's place")
             waiting = asyncio.create_task(self._replaced.wait(), name="manager replaced")
+            trying = asyncio.create_task(self._try_again(), name="open the database again")
             try:
                 await asyncio.wait((life, waiting), return_when=asyncio.FIRST_COMPLETED)
                 if life.done():
                     life.result()
             finally:
-                for task in (life, waiting):
+                for task in (life, waiting, trying):
                     task.cancel()
-                await asyncio.gather(life, waiting, return_exceptions=True)
+                await asyncio.gather(life, waiting, trying, return_exceptions=True)
                 self._ended.set()
+
+    async def _try_again(self) -> None:
+        """A file system that was full, or could not be read, may be well again."""
+        while isinstance(self._current, Recoverer) and self._current.may_pass:
+            await self._clock.sleep(_TRY_AGAIN_S)
+            async with self._changing:
+                self._hand_over(self._take_place())
+
+    def _hand_over(self, place: Manager | Recoverer) -> None:
+        if isinstance(place, Recoverer):
+            return
+        self._current = place
+        for node in self._peers.connected():
+            place.session_changed(node, True)
+        self._replaced.set()
 
     def set_policy(self, policy: Policy) -> None:
         self._policy = policy
@@ -133,7 +151,11 @@ class Keeper:
             self._current = self._recoverer(why, listens=True)
             self._replaced.set()
             await self._ended.wait()
-            kept_as = self._vault.set_aside(self._clock.now_s())
+            try:
+                kept_as = self._vault.set_aside(self._clock.now_s())
+            except VastskyError:
+                self._hand_over(self._take_place())
+                raise
             log.warning("the manager's records are set aside as %s", kept_as)
         return await self._current.show()
 
@@ -145,8 +167,8 @@ class Keeper:
                 " recover --again'",
             )
         view = await self._current.finish(request)
-        self._current = self._take_place()
-        for node in self._peers.connected():
-            self._current.session_changed(node, True)
-        self._replaced.set()
+        place = self._take_place()
+        if isinstance(place, Recoverer):
+            raise ConflictError(f"the new records cannot be used either: {place.why}")
+        self._hand_over(place)
         return view

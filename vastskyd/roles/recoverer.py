@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from vastskyd.core import api
 from vastskyd.core.description import DiskDescription
-from vastskyd.core.errors import ConflictError, VastskyError
+from vastskyd.core.errors import ConflictError, DeviceError, VastskyError
 from vastskyd.core.ids import DiskId, NodeId
 from vastskyd.core.model import Encryption, Record
 from vastskyd.core.recovering import Case, Rebuilt, rebuild
@@ -62,6 +62,11 @@ class Recoverer:
     @property
     def why(self) -> str:
         return self._why.message
+
+    @property
+    def may_pass(self) -> bool:
+        """It is not the records that are wrong, but what they stand on."""
+        return isinstance(self._why, DeviceError)
 
     async def run(self) -> None:
         """Until cancelled."""
