@@ -208,10 +208,17 @@ def is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
     fact = None if node is None else turn.facts.extent(node, leg.extent)
     if is_condemned(turn.draft, leg.extent, None if fact is None else fact.condition):
         return True
-    if node is None:
+    if node is None or _is_elsewhere(turn, leg.extent):
         return True
     away_s = turn.facts[node].unreachable_s(turn.monotonic_s)
     return away_s > 0 and away_s >= turn.policy.rebuild_delay_s
+
+
+def _is_elsewhere(turn: Turn, extent: ExtentId) -> bool:
+    """Whether its disk was not in its host, which was there, when the records were rebuilt."""
+    disk = turn.draft.disk_of(extent)
+    unseen = disk is not None and disk.state is DiskState.UNSEEN
+    return unseen and disk is not None and not turn.draft.nodes[disk.node].unseen
 
 
 def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> None:
