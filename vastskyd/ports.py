@@ -306,6 +306,9 @@ class Exports(Protocol):
     async def servers(self) -> tuple[NodeId, ...]:
         """Heads that a server runs for."""
 
+    async def running(self) -> tuple[ExportServer, ...]:
+        """The servers that run and answer, as they were set up."""
+
     async def ensure_server(self, server: ExportServer) -> None: ...
 
     async def stop_server(self, head: NodeId) -> None: ...
@@ -381,6 +384,21 @@ class Store(Protocol):
     def commit(
         self, puts: tuple[tuple[str, str, bytes], ...], deletes: tuple[tuple[str, str], ...]
     ) -> None: ...
+
+
+class Vault(Protocol):
+    """The place of the manager's records."""
+
+    def open(self) -> Store:
+        """NotFoundError: nothing is there. DamagedError: what is there cannot be used. A store
+        that was opened before is closed."""
+
+    def set_aside(self, now_s: float) -> str:
+        """What is there is kept under another name, which is answered; "": nothing was there."""
+
+    def renew(self, puts: tuple[tuple[str, str, bytes], ...], now_s: float) -> str:
+        """A new store with these records, and all of them, durably; what was there is set aside,
+        as above."""
 
 
 Handler = Callable[[NodeId, Record], Awaitable[Record]]

@@ -71,6 +71,15 @@ EVENTS = tuple(
           subject="v1", message=f"thing {number} happened")
     for number in range(1, 6)
 )  # fmt: skip
+RECOVERY = api.RecoveryView(
+    recovering=True, why="manager.db is missing", nodes=("m1",), disks=1,
+    volumes=(
+        api.RecoveredVolume(name="data", size_bytes=4 * GIB, copies=2, head="m1", legs=2,
+                            legs_seen=1),
+    ),
+    missing=("node store2",), notes=("m1: /dev/sdc: damaged vastsky disk",),
+)  # fmt: skip
+RECOVERED = api.RecoveryView(recovering=False, why="", nodes=("m1",), kept_as="/x/manager.db.1")
 JOIN = api.Initialised(
     cluster=ClusterId("c1"), cluster_name="demo", node=NodeId("m1"), roles=ALL_ROLES
 )
@@ -107,6 +116,7 @@ class FakeCluster:
         self.wrong_answer: Record | None = None
         self.steps: list[Job] = [job(state=JobState.DONE)]
         self.events = EVENTS
+        self.recovery = RECOVERY
         self.gate: asyncio.Event | None = None
         self.view = api.LocalView(
             version="0.1.0", node="m1", cluster_name="demo", roles=ALL_ROLES, connected=True
@@ -145,6 +155,9 @@ class FakeCluster:
             api.ListJobs: lambda: api.JobList(jobs=(job(done_bytes=1, total_bytes=4),)),
             api.CreateToken: lambda: api.Token(token="vst1.secret"),
             api.RemoveNode: api.Done,
+            api.ShowRecovery: lambda: self.recovery,
+            api.BeginRecovery: lambda: RECOVERY,
+            api.FinishRecovery: lambda: RECOVERED,
         }
         return answers[type(request)]()
 

@@ -2,15 +2,26 @@
 
 from hypothesis import strategies as st
 
-from vastskyd.core.ids import ClusterId, DiskId, ExtentId, VolumeId
+from vastskyd.core.description import DiskDescription, ExtentRecord, ExtentRecordState
+from vastskyd.core.documents import LegHint
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Layout, LegState
-from vastskyd.ondisk.description import DiskDescription, ExtentRecord, ExtentRecordState
 
 _AREA_START_BYTES = 4 << 20
 
 
 def hexes(digits: int) -> st.SearchStrategy[str]:
     return st.text("0123456789abcdef", min_size=digits, max_size=digits)
+
+
+_LEGS = st.builds(
+    LegHint,
+    extent=hexes(16).map(ExtentId),
+    disk=hexes(16).map(DiskId),
+    node=st.text("abc-", max_size=63).map(NodeId),
+    offset_bytes=st.integers(0, 1 << 60),
+    state=st.sampled_from(LegState),
+)
 
 
 @st.composite
@@ -61,4 +72,7 @@ def _extent(draw: st.DrawFn, identity: str, offset: int, length: int) -> ExtentR
         volume_size_bytes=draw(st.integers(0, 1 << 60)),
         copies=draw(st.integers(0, 3)),
         layout=draw(st.sampled_from(Layout)),
+        set_revision=draw(st.integers(0, 1 << 60)),
+        legs=tuple(draw(st.lists(_LEGS, max_size=5))),
+        deleted=draw(st.booleans()),
     )

@@ -9,22 +9,25 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.ondisk.strategies import descriptions
+from vastskyd.core.description import (
+    DiskDescription,
+    ExtentRecord,
+    ExtentRecordState,
+)
+from vastskyd.core.documents import LegHint
 from vastskyd.core.errors import DamagedError, InvalidError
-from vastskyd.core.ids import ClusterId, DiskId, ExtentId, VolumeId
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Layout, LegState
 from vastskyd.core.ondisk_layout import (
     AREA_START_BYTES,
+    DELETED_MAX,
     EXTENTS_MAX,
+    LEGS_MAX,
     SLOT_BYTES,
     SLOT_OFFSETS_BYTES,
 )
 from vastskyd.ondisk import codec
 from vastskyd.ondisk.codec import BLOCK_BYTES, MAGIC, NewerVersionError, decode, encode
-from vastskyd.ondisk.description import (
-    DiskDescription,
-    ExtentRecord,
-    ExtentRecordState,
-)
 
 GENERATIONS = st.integers(0, 2**64 - 1)
 SMALL = DiskDescription(
@@ -141,6 +144,15 @@ def test_a_description_that_contradicts_itself_is_neither_written_nor_believed(
         decode(sealed(msgspec.msgpack.encode(wrong)))
 
 
+LEG = LegHint(
+    extent=ExtentId("e" * 16),
+    disk=DiskId("d" * 16),
+    node=NodeId("n" * 63),
+    offset_bytes=2**64 - 1,
+    state=LegState.REBUILDING,
+)
+
+
 def largest(extents: int) -> DiskDescription:
     step = 1 << 36
     return DiskDescription(
@@ -164,9 +176,14 @@ def largest(extents: int) -> DiskDescription:
                 volume_size_bytes=2**64 - 1,
                 copies=2**64 - 1,
                 layout=Layout.LINEAR,
+                segments=2**32 - 1,
+                set_revision=2**64 - 1,
+                deleted=True,
+                legs=(LEG,) * LEGS_MAX,
             )
             for number in range(extents)
         ),
+        deleted=tuple(VolumeId("v" * 24) for _ in range(DELETED_MAX)),
         clean=tuple(
             ((1 << 60) + number * step - (1 << 32), (1 << 60) + number * step)
             for number in range(1, extents + 1)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from tests.ondisk.strategies import descriptions
 from tests.ondisk.test_codec import SMALL, largest, sealed
+from vastskyd.core.description import DiskDescription
 from vastskyd.core.ondisk_layout import SLOT_BYTES
 from vastskyd.ondisk.codec import encode
-from vastskyd.ondisk.description import DiskDescription
 from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
 
 BLOCK_BYTES = 4096

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from itertools import count, takewhile
 from multiprocessing import get_context
 
-from tests.sim import season, storm
+from tests.sim import lossy_storm, season, storm
 from tests.sim.season import Mode
 
-STORM = "storm"
-MODES = (Mode.SAFETY.value, Mode.LIVENESS.value, STORM)
+STORMS = {"storm": storm.run, "lossy": lossy_storm.run}
+"""In "lossy" ones the manager's records are lost, too."""
+MODES = (Mode.SAFETY.value, Mode.LIVENESS.value, *STORMS)
 STORM_HOURS = 0.12
 MESSAGE_MOST = 900
 
@@ -82,8 +83,8 @@ def _run(seed: int, mode: str, hours: float, trace: list[str] | None = None) -> 
     accidents: Counter[str] = Counter()
     error = ""
     try:
-        if mode == STORM:
-            storm.run(seed, trace)
+        if mode in STORMS:
+            STORMS[mode](seed, trace)
             hours = STORM_HOURS
         else:
             season.run(seed, Mode(mode), hours, accidents, trace)

@@ -178,7 +178,7 @@ class SimCluster:
             disks=ports.disks,
             peers=ports.peers,
             clock=ports.clock,
-            store=ports.store if manages else None,
+            vault=ports.vault if manages else None,
             issuer=NoIssuer() if manages else None,
         )
         member = self.members[ports.node] = Member(identity, doors, self.policy, LEG_TIMEOUT_S)

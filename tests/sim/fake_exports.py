@@ -71,6 +71,13 @@ class FakeExports:
         async with self._door.step("exports.servers"):
             return tuple(self._host.servers)
 
+    async def running(self) -> tuple[ExportServer, ...]:
+        async with self._door.step("exports.running"):
+            return tuple(
+                ExportServer(server.head, server.port, server.addresses, server.encryption)
+                for server in self._host.servers.values()
+            )
+
     async def ensure_server(self, server: ExportServer) -> None:
         """Another port or encryption means a new process; new addresses do not."""
         async with self._door.step("exports.ensure_server"):

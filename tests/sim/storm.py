@@ -56,6 +56,14 @@ class Storm:
         force = rng.choice((0.3, 1.0, 3.0))
         self.probabilities = {kind: force * chance for kind, chance in PROBABILITIES.items()}
         self.ends_s = 0.0
+        self.lost = False
+
+    def _more(self) -> list[asyncio.Task[None]]:
+        """What else goes on."""
+        return []
+
+    async def _mend(self) -> None:
+        """What somebody does when the weather has cleared."""
 
     async def run(self) -> None:
         cluster = self.cluster
@@ -68,12 +76,13 @@ class Storm:
         programs = [
             cluster.spawn(self._program(name, number)) for name in NAMES for number in range(3)
         ]
-        weather = [cluster.spawn(self._network()), cluster.spawn(self._hands())]
+        weather = [cluster.spawn(self._network()), cluster.spawn(self._hands()), *self._more()]
         await asyncio.wait((*users, *weather))
         self.world.heal()
         for name in self.world.hosts:
             cluster.power_on(name)
         await asyncio.sleep(10)
+        await self._mend()
         for program in programs:
             program.cancel()
         for task in (*users, *weather):
@@ -132,6 +141,9 @@ class Storm:
         """An administrator who changes his mind."""
         rng = self.world.rng(f"user:{name}")
         while self.world.now_s() < self.ends_s:
+            if self.lost:  # there is nobody to ask, and no telling what there is
+                await asyncio.sleep(1)
+                continue
             request = next_request(self.cluster, rng, name, self.copies[name])
             self.world.log(f"asks for {request}")
             try:

@@ -20,10 +20,10 @@ from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
 from tests.sim.loop import SimClock, SimLoop, context_of
-from vastskyd.core.errors import NoSpaceError
+from vastskyd.core.errors import DamagedError, DeviceError, NoSpaceError, NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
-from vastskyd.ports import Store
+from vastskyd.ports import Store, Vault
 
 _OWNER: contextvars.ContextVar["Daemon"] = contextvars.ContextVar("owner")
 
@@ -38,7 +38,7 @@ class DaemonPorts:
     kernel: FakeKernel
     exports: FakeExports
     disks: FakeDisks
-    store: Store
+    vault: Vault
     peers: SimPeers
     clock: SimClock
 
@@ -94,6 +94,37 @@ class GuardedStore:
             raise NoSpaceError("cluster.db: database or disk is full", hint="make room")
         self._store.commit(puts, deletes)
         self._door.point_now("store.commit.done")
+
+
+class FakeVault:
+    """ports.Vault of one daemon over records that outlive it."""
+
+    def __init__(self, store: MemoryStore, door: Door, is_full: Callable[[], bool]) -> None:
+        self._store = store
+        self._door = door
+        self._is_full = is_full
+
+    def open(self) -> Store:
+        self._door.point_now("store.open")
+        if self._store.unreadable:
+            raise DeviceError(self._store.unreadable)
+        if self._store.damage:
+            raise DamagedError(f"the database is damaged: {self._store.damage}")
+        if self._store.missing:
+            raise NotFoundError("the database is missing")
+        return GuardedStore(self._store, self._door, self._is_full)
+
+    def set_aside(self, now_s: float) -> str:
+        self._door.point_now("store.set_aside")
+        return self._store.set_aside()
+
+    def renew(self, puts: tuple[tuple[str, str, bytes], ...], now_s: float) -> str:
+        self._door.point_now("store.renew")
+        kept = self._store.set_aside()
+        self._door.point_now("store.renew.aside")
+        self._store.renew(puts)
+        self._door.point_now("store.renew.done")
+        return kept
 
 
 class World:
@@ -205,7 +236,7 @@ class World:
             kernel=kernel,
             exports=kernel.exports,
             disks=kernel.disks,
-            store=GuardedStore(self.stores[name], door, lambda: name in self.full_stores),
+            vault=FakeVault(self.stores[name], door, lambda: name in self.full_stores),
             peers=peers,
             clock=SimClock(self.rng(f"tokens:{name}:{self._lives}"), lambda: host.skew_s),
         )

@@ -15,6 +15,7 @@ from vastskyd.cli.options import (
     roles_option,
 )
 from vastskyd.cli.output import print_json
+from vastskyd.cli.recover import recover
 from vastskyd.core import api
 from vastskyd.core.model import Encryption, Role
 
@@ -129,3 +130,6 @@ def _report(host: api.Initialised, as_json: bool) -> None:
     else:
         roles = ", ".join(host.roles)
         click.echo(f"this host is node {host.node} ({roles}) of cluster {host.cluster_name}")
+
+
+cluster.add_command(recover)

@@ -6,6 +6,7 @@ the manager stand under "asked of the manager", those to any node under "asked o
 
 import re
 
+from vastskyd.core.description import DiskDescription
 from vastskyd.core.documents import Document, Report
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
@@ -20,6 +21,7 @@ from vastskyd.core.model import (
     ScrubResult,
     VolumeState,
 )
+from vastskyd.core.witness import Introduction
 
 
 class Done(Record):
@@ -50,6 +52,22 @@ class ProbeResult(Record):
 
 class Ping(Record):
     """Either way. Answer: Done."""
+
+
+class Introduce(Record):
+    """Manager to node, when it has lost its records. Answer: Introduction."""
+
+
+class DescribeDisk(Record):
+    """Manager to node, likewise. Answer: DiskDescribed; NotFoundError: it is not there."""
+
+    disk: DiskId
+
+
+class DiskDescribed(Record):
+    """A disk's own description, as it stands on it."""
+
+    description: DiskDescription
 
 
 # --- asked of the manager by nodes --------------------------------------------------------
@@ -218,6 +236,24 @@ class RemoveNode(Record):
     node: NodeId
 
 
+class ShowRecovery(Record):
+    """What the manager's records would be if they were made anew from the hosts that it hears
+    now. Answer: RecoveryView."""
+
+
+class BeginRecovery(Record):
+    """Sets the manager's records aside, so that they can be made anew: hosts are back that were
+    away when they were rebuilt last. Until FinishRecovery the manager decides nothing; attached
+    volumes go on. Answer: RecoveryView."""
+
+
+class FinishRecovery(Record):
+    """Makes the records anew from the hosts that the manager hears now. Answer: RecoveryView.
+    ConflictError: it has its records, or something is missing and not `without_missing`."""
+
+    without_missing: bool = False
+
+
 class JobStarted(Record):
     job: Job
 
@@ -302,6 +338,33 @@ class ClusterStatus(Record):
     capacity_bytes: int
     free_bytes: int
     jobs_running: int
+
+
+class RecoveredVolume(Record):
+    """`legs_seen` of `legs` were found on the disks that were seen. `head`: it stands there."""
+
+    name: str
+    size_bytes: int
+    copies: int
+    head: str
+    legs: int
+    legs_seen: int
+
+
+class RecoveryView(Record):
+    """`recovering`: the manager has no records, for the reason `why`. What follows was found, or
+    was made its records. `missing` was spoken of and not seen; `blocked` says what it cannot go on
+    without. `kept_as`: where the records are that it had before."""
+
+    recovering: bool
+    why: str
+    nodes: tuple[str, ...] = ()
+    disks: int = 0
+    volumes: tuple[RecoveredVolume, ...] = ()
+    missing: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    kept_as: str = ""
 
 
 class NodeList(Record):
@@ -390,6 +453,8 @@ NODE_REQUESTS: dict[type[Record], type[Record]] = {
     ApplyDocument: Done,
     Probe: ProbeResult,
     Ping: Done,
+    Introduce: Introduction,
+    DescribeDisk: DiskDescribed,
 }
 REPORT_REQUESTS: dict[type[Record], type[Record]] = {SendReport: Done}
 JOIN_REQUESTS: dict[type[Record], type[Record]] = {Join: Joined}
@@ -412,6 +477,9 @@ ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
     ScrubVolume: JobStarted,
     SetStandby: Done,
     RemoveNode: Done,
+    ShowRecovery: RecoveryView,
+    BeginRecovery: RecoveryView,
+    FinishRecovery: RecoveryView,
 }
 LOCAL_REQUESTS: dict[type[Record], type[Record]] = {  # never on the wire
     ShowLocal: LocalView,

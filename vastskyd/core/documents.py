@@ -18,9 +18,19 @@ class ExtentWish(StrEnum):
     RELEASE = "release"  # wipe it, then forget it
 
 
+class LegHint(Record, array_like=True):
+    """A leg of a segment, and where it lies."""
+
+    extent: ExtentId
+    disk: DiskId
+    node: NodeId
+    offset_bytes: int
+    state: LegState
+
+
 class VolumeHints(Record):
-    """What each extent's disk remembers of its volume, for the day the manager's database is
-    lost."""
+    """What each extent's disk remembers of its volume and its segment, for the day the manager's
+    database is lost. `set_revision` is the segment's, `segments` how many the volume has."""
 
     volume_name: str
     volume_size_bytes: int
@@ -29,6 +39,11 @@ class VolumeHints(Record):
     segment_length_bytes: int
     initialised: bool
     leg_state: LegState | None
+    encryption: Encryption = Encryption.TLS
+    segments: int = 0
+    set_revision: int = 0
+    legs: tuple[LegHint, ...] = ()
+    deleted: bool = False
 
 
 class ExtentSpec(Record):
@@ -103,14 +118,16 @@ class LegSpec(Record):
 
 
 class SegmentSpec(Record):
-    """`legs` in any state; the in-sync set is those whose state says so. `scrub`: the number of the
-    order to scrub it now; 0: there is none. One that is taken back ends what it began."""
+    """`legs` in any state; the in-sync set is those whose state says so. `in_doubt`: an array is
+    built of all legs that are in sync or joining, or not at all. `scrub`: the number of the order
+    to scrub it now; 0: there is none. One that is taken back ends what it began."""
 
     index: int
     length_bytes: int
     initialised: bool
     legs: tuple[LegSpec, ...]
     scrub: int = 0
+    in_doubt: bool = False
 
 
 class VolumeSpec(Record):
@@ -185,11 +202,13 @@ class ExtentCondition(StrEnum):
 
 
 class ExtentFact(Record):
-    """`epoch` is what the disk's description holds; exports of a lower one no longer exist."""
+    """`epoch` is what the disk's description holds; exports of a lower one no longer exist.
+    `set_revision` is its segment's, as the description has it."""
 
     id: ExtentId
     condition: ExtentCondition
     epoch: int
+    set_revision: int = 0
     exported_to: NodeId | None = None
     done_bytes: int = 0
     message: str = ""

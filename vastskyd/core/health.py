@@ -108,6 +108,12 @@ def problems(turn: Turn) -> tuple[str, ...]:
     said = []
     for node in turn.draft.nodes.values():
         facts = turn.facts[node.id]
+        if node.unseen:
+            said.append(
+                f"node {node.id} was away when the manager's database was rebuilt: once it is"
+                " back, 'vastskyctl cluster recover' on the manager takes it in"
+            )
+            continue
         away_s = turn.monotonic_s - facts.since_s
         if not facts.online and (facts.seen or away_s > UNREACHABLE_NOTICE_S):
             how = (
@@ -117,7 +123,7 @@ def problems(turn: Turn) -> tuple[str, ...]:
             )
             said.append(f"node {node.id} is {how}")
     for disk in turn.draft.disks.values():
-        if disk.state in (DiskState.FAILED, DiskState.MISSING):
+        if disk.state in (DiskState.FAILED, DiskState.MISSING, DiskState.UNSEEN):
             said.append(f"disk {disk_name(disk)} is {disk.state}: {disk.reason}")
         elif disk.slow:
             said.append(f"disk {disk_name(disk)} is slow{_pace(turn, disk)}")

@@ -38,6 +38,7 @@ from vastskyd.core.steps import (
     Disconnect,
     EndWriters,
     FailMember,
+    FindArray,
     MakeWritable,
     MapLeg,
     MapVolume,
@@ -240,11 +241,19 @@ def _reach_legs(
 def _is_useful(segment: SegmentSight, leg: LegSpec) -> bool:
     """A leg of the set that md does not use waits for the manager's word before it returns."""
     if segment.array is None:
-        return leg.state is LegState.IN_SYNC
+        return leg.state in _first_legs(segment)
     seen = segment.facts[leg.extent]
     if leg.state in (LegState.IN_SYNC, LegState.JOINING):
         return seen.condition not in (LegCondition.OUT, LegCondition.ABSENT)
     return True
+
+
+def _first_legs(segment: SegmentSight) -> tuple[LegState, ...]:
+    """What an array is assembled of. In doubt, one that is said to join may be the only one that
+    is left of the set: md's event counts tell, if it is given all."""
+    if segment.spec.in_doubt:
+        return (LegState.IN_SYNC, LegState.JOINING)
+    return (LegState.IN_SYNC,)
 
 
 def _drop_dead_paths(draft: _Draft, spec: VolumeSpec, sight: Sight) -> None:
@@ -285,7 +294,7 @@ def _build_array(
             and not sight.live_paths(leg.extent, spec.epoch)
         ):
             draft.steps.append(ReleaseLeg(held.name))
-    committed = [leg for leg in segment.spec.legs if leg.state is LegState.IN_SYNC]
+    committed = [leg for leg in segment.spec.legs if leg.state in _first_legs(segment)]
     expected = [leg for leg in committed if leg.endpoints or leg.local]
     there = [
         seen.device
@@ -293,6 +302,8 @@ def _build_array(
         if (seen := sight.legs.get(leg.extent)) is not None and set(seen.paths) - seen.failed
     ]
     need = recovery_quorum(len(committed)) if segment.spec.initialised else 1
+    if segment.spec.in_doubt:
+        need = len(committed)
     if len(there) < need or (len(there) < len(expected) and not waited):
         draft.wait(
             f"segment {segment.spec.index}: {len(there)} of {len(committed)} in-sync legs are"
@@ -302,8 +313,9 @@ def _build_array(
     if segment.spec.initialised:
         draft.steps.append(AssembleArray(spec.id, segment.spec.index, tuple(there)))
     else:
+        make = FindArray if segment.spec.in_doubt else CreateArray
         draft.steps.append(
-            CreateArray(
+            make(
                 spec.id,
                 segment.spec.index,
                 tuple(there),

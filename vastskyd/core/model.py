@@ -51,7 +51,8 @@ class Node(Record):
     """A host of the cluster.
 
     `addresses` has one address per data network, in the same order on every host.
-    `export_port` is where every storage host serves this node when it is a head.
+    `export_port` is where every storage host serves this node when it is a head. `unseen`: other
+    hosts spoke of it when the manager's database was rebuilt, and it was away: it is told nothing.
     """
 
     id: NodeId
@@ -61,6 +62,7 @@ class Node(Record):
     export_port: int
     rack: str = ""
     joined_s: float = 0.0
+    unseen: bool = False
 
 
 class DiskState(StrEnum):
@@ -68,6 +70,7 @@ class DiskState(StrEnum):
     ONLINE = "online"
     MISSING = "missing"  # pulled, or not found; used again if it comes back
     FAILED = "failed"  # its data is not to be relied on; legs are rebuilt elsewhere
+    UNSEEN = "unseen"  # other disks spoke of it when the manager's database was rebuilt
 
 
 class Disk(Record):
@@ -128,8 +131,11 @@ class Segment(Record):
     """A part of a volume with its own redundancy.
 
     `initialised` is committed before the segment is first exposed for writing: until then its
-    array may be created anew, after that never again. `undecided_bytes`: how much differs
-    between its legs without a majority, by its last scrub.
+    array may be created anew, after that never again. `revision` rises with each change of the
+    legs. `in_doubt`: they were read from the disks when the manager's database had been lost;
+    until its array is seen whole, all that are in sync or joining are needed, not a quorum. If it
+    is not initialised by the records, its legs tell whether it has an array. `undecided_bytes`:
+    how much differs between its legs without a majority, by its last scrub.
     """
 
     index: int
@@ -137,6 +143,8 @@ class Segment(Record):
     legs: tuple[Leg, ...]
     initialised: bool = False
     undecided_bytes: int = 0
+    revision: int = 0
+    in_doubt: bool = False
 
     def in_state(self, *states: LegState) -> tuple[ExtentId, ...]:
         return tuple(leg.extent for leg in self.legs if leg.state in states)

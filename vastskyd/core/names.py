@@ -119,6 +119,15 @@ def export_name(extent: ExtentId, export_key: str) -> str:
     return f"{extent}-{export_key}"
 
 
+def export_key(extent: ExtentId, name: str) -> str:
+    """What export_name was formed with.
+
+    >>> export_key(ExtentId("e1"), export_name(ExtentId("e1"), "key"))
+    'key'
+    """
+    return name.removeprefix(f"{extent}-")
+
+
 def export_unit(head: NodeId) -> str:
     return f"vastsky-export@{head}.service"
 

@@ -13,4 +13,7 @@ SLOT_OFFSETS_BYTES = (64 * KIB, 64 * KIB + MIB)
 AREA_START_BYTES = 4 * MIB
 
 # Extents of one disk: as many always fit a slot, whatever their names and numbers.
-EXTENTS_MAX = 1800
+EXTENTS_MAX = 800
+# Legs that an extent names of its segment, and deleted volumes that a description remembers.
+LEGS_MAX = 5
+DELETED_MAX = 128

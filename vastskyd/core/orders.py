@@ -10,13 +10,14 @@ from vastskyd.core.documents import (
     ExtentSpec,
     ExtentWish,
     HeadDocument,
+    LegHint,
     LegSpec,
     SegmentSpec,
     StorageDocument,
     VolumeHints,
     VolumeSpec,
 )
-from vastskyd.core.ids import ExtentId, NodeId, VolumeId
+from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
     Attachment,
     AttachmentState,
@@ -50,20 +51,22 @@ class Orders:
 
 
 def orders(turn: Turn) -> dict[NodeId, Orders]:
-    """For every node of the cluster; an empty document where it has nothing to do."""
+    """For every node that was seen; an empty document where it has nothing to do."""
     rebuilds = admitted_rebuilds(turn)
     scrubs = admitted_scrubs(turn, rebuilds)
     disks: dict[NodeId, list[DiskSpec]] = {}
     for disk in turn.draft.disks.values():
+        if disk.state is DiskState.UNSEEN:
+            continue
         disks.setdefault(disk.node, []).append(_disk_spec(turn, disk))
     extents: dict[NodeId, list[ExtentSpec]] = {}
     served: dict[NodeId, set[NodeId]] = {}
     legs = {leg.extent: (volume, segment, leg) for volume, segment, leg in turn.draft.legs()}
     for extent in turn.draft.extents.values():
         on = turn.draft.disks.get(extent.disk)
-        if on is None:
+        if on is None or on.state is DiskState.UNSEEN:
             continue
-        spec = _extent_spec(on, extent, legs.get(extent.id))
+        spec = _extent_spec(turn, on, extent, legs.get(extent.id))
         extents.setdefault(on.node, []).append(spec)
         if spec.head is not None:
             served.setdefault(on.node, set()).add(spec.head)
@@ -77,6 +80,7 @@ def orders(turn: Turn) -> dict[NodeId, Orders]:
             _head_document(turn, node, rebuilds.legs, scrubs),
         )
         for node in turn.draft.nodes.values()
+        if not node.unseen  # the records may not know all that it has
     }
 
 
@@ -93,7 +97,7 @@ def _disk_spec(turn: Turn, disk: Disk) -> DiskSpec:
 
 
 def _extent_spec(
-    disk: Disk, extent: Extent, where: tuple[Volume, Segment, Leg] | None
+    turn: Turn, disk: Disk, extent: Extent, where: tuple[Volume, Segment, Leg] | None
 ) -> ExtentSpec:
     volume, segment, leg = where or (None, None, None)
     released = extent.state is ExtentState.RELEASED or volume is None
@@ -112,16 +116,44 @@ def _extent_spec(
         epoch=0 if volume is None else volume.epoch,
         head=to,
         export_key=attachment.export_key if attachment and to else "",
-        hints=VolumeHints(
-            volume_name="" if volume is None else volume.name,
-            volume_size_bytes=0 if volume is None else volume.size_bytes,
-            copies=0 if volume is None else volume.copies,
-            layout=Layout.RAID1 if volume is None else volume.layout,
-            segment_length_bytes=0 if segment is None else segment.length_bytes,
-            initialised=segment is not None and segment.initialised,
-            leg_state=None if leg is None else leg.state,
-        ),
+        hints=_hints(turn, volume, segment, leg, deleted=extent.volume not in turn.draft.volumes),
     )
+
+
+def _hints(
+    turn: Turn, volume: Volume | None, segment: Segment | None, leg: Leg | None, *, deleted: bool
+) -> VolumeHints:
+    return VolumeHints(
+        volume_name="" if volume is None else volume.name,
+        volume_size_bytes=0 if volume is None else volume.size_bytes,
+        copies=0 if volume is None else volume.copies,
+        layout=Layout.RAID1 if volume is None else volume.layout,
+        segment_length_bytes=0 if segment is None else segment.length_bytes,
+        initialised=segment is not None and segment.initialised,
+        leg_state=None if leg is None else leg.state,
+        encryption=turn.draft.the_cluster().encryption,
+        segments=0 if volume is None else len(volume.segments),
+        set_revision=0 if segment is None else segment.revision,
+        legs=() if segment is None else _leg_hints(turn, segment),
+        deleted=deleted,
+    )
+
+
+def _leg_hints(turn: Turn, segment: Segment) -> tuple[LegHint, ...]:
+    hints = []
+    for leg in segment.legs:
+        extent = turn.draft.extents.get(leg.extent)
+        disk = turn.draft.disk_of(leg.extent)
+        hints.append(
+            LegHint(
+                extent=leg.extent,
+                disk=DiskId("") if extent is None else extent.disk,
+                node=NodeId("") if disk is None else disk.node,
+                offset_bytes=0 if extent is None else extent.offset_bytes,
+                state=leg.state,
+            )
+        )
+    return tuple(hints)
 
 
 def _servers(turn: Turn, heads: set[NodeId]) -> tuple[ExportServerSpec, ...]:
@@ -178,6 +210,7 @@ def _volume_spec(
                 index=segment.index,
                 length_bytes=segment.length_bytes,
                 initialised=segment.initialised,
+                in_doubt=segment.in_doubt,
                 legs=tuple(
                     spec
                     for leg in segment.legs

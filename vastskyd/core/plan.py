@@ -10,6 +10,7 @@ import msgspec
 
 from vastskyd.core.documents import DiskCondition, ExtentCondition, VolumeCondition, VolumeFact
 from vastskyd.core.ids import ExtentId
+from vastskyd.core.lineage import next_lineage
 from vastskyd.core.model import (
     Attachment,
     AttachmentState,
@@ -193,10 +194,17 @@ def _with_state(turn: Turn, volume: Volume, attachment: Attachment, state: Attac
     turn.draft.put(msgspec.structs.replace(volume, attachment=changed))
 
 
+def relied_on(segment: Segment) -> tuple[ExtentId, ...]:
+    """The committed legs; in doubt also those that are joining: they may be the set by now."""
+    if segment.in_doubt:
+        return segment.in_state(LegState.IN_SYNC, LegState.JOINING)
+    return segment.in_sync()
+
+
 def fenced_legs(turn: Turn, segment: Segment, epoch: int) -> list[ExtentId]:
     """The committed legs whose storage host says that it has taken over the epoch."""
     fenced = []
-    for extent in segment.in_sync():
+    for extent in relied_on(segment):
         node = turn.node_of(extent)
         fact = None if node is None else turn.facts.extent(node, extent)
         if (
@@ -212,7 +220,7 @@ def fenced_legs(turn: Turn, segment: Segment, epoch: int) -> list[ExtentId]:
 
 def _awaited(turn: Turn, segment: Segment, fenced: list[ExtentId]) -> bool:
     """Whether a leg that is not fenced yet is on a node and a disk that will soon answer."""
-    for extent in segment.in_sync():
+    for extent in relied_on(segment):
         disk = turn.draft.disk_of(extent)
         if extent not in fenced and disk is not None and disk.state is DiskState.ONLINE:
             facts = turn.facts[disk.node]
@@ -227,8 +235,10 @@ def _fencing(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     short = ""
     for segment in volume.segments:
         fenced = fenced_legs(turn, segment, attachment.epoch)
-        committed = len(segment.in_sync())
-        need = 1 if attachment.forced else recovery_quorum(committed)
+        committed = len(relied_on(segment))
+        need = committed if segment.in_doubt else recovery_quorum(committed)
+        if attachment.forced or not committed:
+            need = 1
         if len(fenced) < need:
             short = (
                 f"segment {segment.index} has {len(fenced)} of {committed} in-sync legs within"
@@ -241,6 +251,7 @@ def _fencing(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         return
     if attachment.forced:
         volume = _condemn_unfenced(turn, volume, attachment)
+    volume = _trust(turn, volume)
     _with_state(turn, volume, attachment, AttachmentState.ATTACHING)
 
 
@@ -250,11 +261,29 @@ def _condemn_unfenced(turn: Turn, volume: Volume, attachment: Attachment) -> Vol
         fenced = fenced_legs(turn, segment, attachment.epoch)
         legs = tuple(
             msgspec.structs.replace(leg, state=LegState.FAILED, since_s=turn.wall_s)
-            if leg.state is LegState.IN_SYNC and leg.extent not in fenced
+            if leg.extent in relied_on(segment) and leg.extent not in fenced
             else leg
             for leg in segment.legs
         )
         volume = turn.put_segment(volume, msgspec.structs.replace(segment, legs=legs))
+    return volume
+
+
+def _trust(turn: Turn, volume: Volume) -> Volume:
+    """All legs that may be the set are there: from here on they are it, by a revision that no disk
+    can have seen."""
+    for segment in volume.segments:
+        if segment.in_doubt:
+            legs = tuple(
+                msgspec.structs.replace(leg, state=LegState.IN_SYNC, since_s=turn.wall_s)
+                if leg.state is LegState.JOINING
+                else leg
+                for leg in segment.legs
+            )
+            after = msgspec.structs.replace(
+                segment, legs=legs, revision=next_lineage(segment.revision)
+            )
+            volume = turn.put_segment(volume, after)
     return volume
 
 

@@ -55,10 +55,13 @@ def _follow_volume(turn: Turn, volume: Volume, fact: VolumeFact, *, current: boo
             continue
         changes = shrunk(segment, seen)
         if not changes and current:
-            changes = grown(segment, seen) | _hopeless(turn, segment, seen)
+            changes = _recorded(turn, segment, grown(segment, seen))
+            changes |= _hopeless(turn, segment, seen)
         after = _with_legs(turn, segment, changes)
         if seen.created and not segment.initialised and _whole(after, seen):
             after = msgspec.structs.replace(after, initialised=True)
+        if seen.created and segment.in_doubt and _all_active(after, seen):
+            after = msgspec.structs.replace(after, in_doubt=False)
         if after != segment:
             volume = turn.put_segment(volume, after)
             _tell(turn, volume, segment, changes, seen)
@@ -72,6 +75,25 @@ def _hopeless(turn: Turn, segment: Segment, seen: SegmentFact) -> dict[ExtentId,
         for extent, state in given_up(segment, seen).items()
         if not is_condemned(turn.draft, extent)
     }
+
+
+def _recorded(
+    turn: Turn, segment: Segment, changes: dict[ExtentId, LegState]
+) -> dict[ExtentId, LegState]:
+    """A leg enters the set only when a disk of the set says that it is joining: so a manager that
+    has lost its records finds no disk that knows less than all legs that may be the set."""
+    facts = []
+    for extent in segment.in_sync():
+        node = turn.node_of(extent)
+        fact = None if node is None else turn.facts.extent(node, extent)
+        facts += [] if fact is None else [fact.set_revision]
+    known = max(facts, default=0) >= segment.revision
+    return {e: s for e, s in changes.items() if known or s is not LegState.IN_SYNC}
+
+
+def _all_active(segment: Segment, seen: SegmentFact) -> bool:
+    active = {leg.extent for leg in seen.legs if leg.condition is LegCondition.ACTIVE}
+    return active >= set(segment.in_state(LegState.IN_SYNC, LegState.JOINING))
 
 
 def _whole(segment: Segment, seen: SegmentFact) -> bool:
@@ -173,6 +195,8 @@ def replace_lost_legs(turn: Turn) -> None:
 
 def is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
     """Whether the leg is to be replaced. After a turn this is so only where no disk has room."""
+    if segment.in_doubt:  # what the disks say of it stays as it is until its array was seen
+        return False
     if leg.state is LegState.FAILED:
         return True
     # A leg of the committed set leaves it first, by the head's word, unless nothing was ever
@@ -187,10 +211,17 @@ def is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
     fact = None if node is None else turn.facts.extent(node, leg.extent)
     if is_condemned(turn.draft, leg.extent, None if fact is None else fact.condition):
         return True
-    if node is None:
+    if node is None or _is_elsewhere(turn, leg.extent):
         return True
     away_s = turn.facts[node].unreachable_s(turn.monotonic_s)
     return away_s > 0 and away_s >= turn.policy.rebuild_delay_s
+
+
+def _is_elsewhere(turn: Turn, extent: ExtentId) -> bool:
+    """Whether its disk was not in its host, which was there, when the records were rebuilt."""
+    disk = turn.draft.disk_of(extent)
+    unseen = disk is not None and disk.state is DiskState.UNSEEN
+    return unseen and disk is not None and not turn.draft.nodes[disk.node].unseen
 
 
 def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> None:

@@ -11,6 +11,7 @@ _TABLES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         DiskState.ONLINE: frozenset({DiskState.MISSING, DiskState.FAILED}),
         DiskState.MISSING: frozenset({DiskState.ONLINE, DiskState.FAILED}),
         DiskState.FAILED: frozenset(),
+        DiskState.UNSEEN: frozenset(),
     },
     ExtentState: {
         ExtentState.PREPARING: frozenset({ExtentState.READY, ExtentState.RELEASED}),

@@ -66,6 +66,18 @@ class AssembleArray:
 
 
 @dataclass(frozen=True)
+class FindArray:
+    """Nobody knows whether the array was ever created: by what stands on the legs it is assembled
+    of those that have been of it; if none has, it is created."""
+
+    volume: VolumeId
+    segment: int
+    legs: tuple[str, ...]
+    copies: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class MakeWritable:
     array: str
 
@@ -137,6 +149,7 @@ Step = (
     | UnmapLeg
     | CreateArray
     | AssembleArray
+    | FindArray
     | MakeWritable
     | AddMember
     | FailMember

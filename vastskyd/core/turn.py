@@ -163,6 +163,11 @@ class Turn:
             self.draft.put(msgspec.structs.replace(extent, state=ExtentState.RELEASED))
 
     def put_segment(self, volume: Volume, segment: Segment) -> Volume:
+        """The volume with the segment in it; a change of its legs is a new revision of it."""
+        before = next((s for s in volume.segments if s.index == segment.index), segment)
+        if (segment.legs, segment.initialised) != (before.legs, before.initialised):
+            revision = max(segment.revision, before.revision + 1)
+            segment = msgspec.structs.replace(segment, revision=revision)
         segments = tuple(segment if s.index == segment.index else s for s in volume.segments)
         changed = msgspec.structs.replace(volume, segments=segments)
         self.draft.put(changed)

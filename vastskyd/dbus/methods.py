@@ -172,6 +172,18 @@ METHODS = (
     Method("DetachVolume", api.DetachVolume, "Take a volume off its head.", changes=True),
     Method("ScrubVolume", api.ScrubVolume, "Compare a volume's copies.", changes=True),
     Method("RemoveNode", api.RemoveNode, "Forget a node.", changes=True),
+    Method(
+        "ShowRecovery", api.ShowRecovery,
+        "What a rebuild of the manager's lost records would find.", changes=True,
+    ),
+    Method(
+        "BeginRecovery", api.BeginRecovery,
+        "Set the manager's records aside, to make them anew.", changes=True,
+    ),
+    Method(
+        "FinishRecovery", api.FinishRecovery,
+        "Make the manager's records anew from what its hosts say.", changes=True,
+    ),
     Method("InitCluster", api.InitCluster, "Make this host a cluster's first.", changes=True),
     Method("JoinCluster", api.JoinCluster, "Make this host a node.", changes=True),
 )  # fmt: skip

@@ -64,6 +64,10 @@ class QemuExports:
         """Heads that a server process is there for, even one that no longer answers."""
         return tuple(head for head in self._known() if listens(self._socket(head)))
 
+    async def running(self) -> tuple[ExportServer, ...]:
+        settings = [await self._settings(head) for head in await self.servers()]
+        return tuple(each for each in settings if each is not None)
+
     async def exports(self) -> tuple[Export, ...]:
         """Of all running servers. UnreachableError: one of them does not answer in time."""
         found: list[Export] = []

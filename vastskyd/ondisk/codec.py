@@ -10,9 +10,9 @@ import struct
 import msgspec
 
 from vastskyd.core.decoding import DECODE_ERRORS
+from vastskyd.core.description import DiskDescription, problem
 from vastskyd.core.errors import DamagedError, InvalidError
 from vastskyd.core.ondisk_layout import SLOT_BYTES, SLOT_MAGIC
-from vastskyd.ondisk.description import DiskDescription, problem
 
 MAGIC = SLOT_MAGIC
 FORMAT_VERSION = 1

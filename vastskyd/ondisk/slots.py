@@ -6,10 +6,10 @@ cut short leaves the description before it.
 
 from dataclasses import dataclass
 
+from vastskyd.core.description import DiskDescription
 from vastskyd.core.errors import DamagedError
 from vastskyd.core.ondisk_layout import SLOT_OFFSETS_BYTES
 from vastskyd.ondisk.codec import MAGIC, NewerVersionError, decode
-from vastskyd.ondisk.description import DiskDescription
 
 
 @dataclass(frozen=True)

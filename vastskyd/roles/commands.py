@@ -35,6 +35,7 @@ from vastskyd.core.ids import (
     volume_name,
 )
 from vastskyd.core.model import (
+    Attachment,
     AttachmentState,
     Disk,
     DiskState,
@@ -255,7 +256,7 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
     attachment = volume.attachment
     if attachment is not None:
         if attachment.head == head.id and attachment.state is not AttachmentState.DETACHING:
-            return _ongoing_attach(turn, volume)
+            return _ongoing_attach(turn, volume, attachment, force=request.force)
         if attachment.head == head.id or turn.facts[attachment.head].online:
             raise BusyError(
                 f"volume {volume.name} is {attachment.state} on {attachment.head}",
@@ -263,12 +264,7 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
             )
     _check_head(turn, head)
     if request.force:
-        turn.event(
-            Severity.WARNING,
-            "attach-forced",
-            volume.id,
-            f"volume {volume.name}: attach on {head.id} was forced; the last writes may be lost",
-        )
+        _tell_forced(turn, volume, head.id)
     return move(turn, volume, head.id, "which is unreachable", forced=request.force)
 
 
@@ -303,11 +299,29 @@ def _check_head(turn: Turn, head: Node) -> None:
         )
 
 
-def _ongoing_attach(turn: Turn, volume: Volume) -> Job:
-    """Asked again: the job that runs, or one that says it is so."""
+def _tell_forced(turn: Turn, volume: Volume, head: NodeId) -> None:
+    turn.event(
+        Severity.WARNING,
+        "attach-forced",
+        volume.id,
+        f"volume {volume.name}: attach on {head} was forced; the last writes may be lost",
+    )
+
+
+def _ongoing_attach(turn: Turn, volume: Volume, attachment: Attachment, *, force: bool) -> Job:
+    """Asked again: the job that runs, or one that says it is so. One that goes on without a job,
+    as after a recovery, gets one; one that still waits for legs may be forced."""
+    if attachment.state is AttachmentState.FENCING and force and not attachment.forced:
+        _tell_forced(turn, volume, attachment.head)
+        attachment = msgspec.structs.replace(attachment, forced=True)
+        turn.draft.put(msgspec.structs.replace(volume, attachment=attachment))
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
         return job
     job = turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+    if attachment.state is not AttachmentState.ATTACHED:
+        again = msgspec.structs.replace(attachment, since_s=turn.wall_s)
+        turn.draft.put(msgspec.structs.replace(volume, attachment=again))
+        return job
     turn.end_job(job, f"volume {volume.name} is attached already")
     return turn.draft.jobs[job.id]
 

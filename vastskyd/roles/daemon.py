@@ -20,8 +20,7 @@ from vastskyd.roles import founding
 from vastskyd.roles.member import Member, Ports
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
-from vastskyd.store.sqlite import SqliteStore
-from vastskyd.wire.ca import CertificateAuthority
+from vastskyd.store.vault import SqliteVault
 from vastskyd.wire.hello import Identity as PeerIdentity
 from vastskyd.wire.hub import HubOptions, PeerHub
 from vastskyd.wire.limits import WireLimits
@@ -88,18 +87,17 @@ class Host:
                 ),
             )
         )
-        store = issuer = None
+        vault = issuer = None
         if Role.MANAGER in identity.roles:
-            store = SqliteStore(founding.database(config))
-            authority = CertificateAuthority.load(founding.ca_directory(config))
-            issuer = founding.Authority(authority, self._clock)
+            vault = SqliteVault(founding.database(config))
+            issuer = founding.issuer(config, self._clock)
         ports = Ports(
             kernel=kernel,
             exports=QemuExports(config.runtime_path, tls, _run),
             disks=LinuxDisks(),
             peers=hub,
             clock=self._clock,
-            store=store,
+            vault=vault,
             issuer=issuer,
         )
         self._member = Member(
@@ -115,8 +113,8 @@ class Host:
         finally:
             await hub.stop()
             kernel.close()
-            if store is not None:
-                store.close()
+            if vault is not None:
+                vault.close()
 
     def _admit(self, node: str) -> bool:
         manager = None if self._member is None else self._member.manager

@@ -5,24 +5,27 @@ not overwrite.
 """
 
 import ipaddress
+import logging
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from vastskyd.config import Config
 from vastskyd.core.api import InitCluster, JoinCluster
-from vastskyd.core.errors import ConflictError, InvalidError
+from vastskyd.core.errors import ConflictError, DamagedError, InvalidError, NotFoundError
 from vastskyd.core.ids import SHORT_ID_DIGITS, ClusterId, NodeId, node_id
 from vastskyd.core.model import Cluster, Generation, Node, Role
 from vastskyd.core.state import Draft, load
 from vastskyd.ports import Clock
-from vastskyd.roles.joining import EXPORT_PORT_FIRST
+from vastskyd.roles.joining import EXPORT_PORT_FIRST, Issuer
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
 from vastskyd.wire.ca import CertificateAuthority, NodeKey
 from vastskyd.wire.joining import Applicant, join
 from vastskyd.wire.token import JoinToken, parse_token
+
+log = logging.getLogger(__name__)
 
 _NAME_LENGTH_MAX = 64
 
@@ -70,6 +73,46 @@ class Authority:
             expires_s=expires_s,
             roles=roles,
         ).encode()
+
+
+@dataclass(frozen=True)
+class LostAuthority:
+    """roles.joining.Issuer without the CA's key: who has joined goes on, nobody else joins."""
+
+    why: str
+
+    def issue(self, csr_pem: str, node: NodeId, addresses: tuple[str, ...]) -> str:
+        raise self._error()
+
+    def ca_pem(self) -> str:
+        raise self._error()
+
+    def token(
+        self,
+        cluster: ClusterId,
+        manager: Node,
+        secret: str,
+        expires_s: float,
+        roles: tuple[Role, ...],
+    ) -> str:
+        raise self._error()
+
+    def _error(self) -> DamagedError:
+        return DamagedError(
+            f"the cluster's CA cannot be used: {self.why}",
+            hint="restore its directory from a backup of this host and restart vastskyd; without"
+            " it no host can join, and those that have joined go on",
+        )
+
+
+def issuer(config: Config, clock: Clock) -> Issuer:
+    """The cluster's CA. A manager whose CA is lost manages all the same, and says so when asked
+    for a certificate."""
+    try:
+        return Authority(CertificateAuthority.load(ca_directory(config)), clock)
+    except (NotFoundError, DamagedError) as error:
+        log.error("the cluster's CA cannot be used: %s", error.message)
+        return LostAuthority(error.message)
 
 
 def found(config: Config, clock: Clock, request: InitCluster) -> Identity:

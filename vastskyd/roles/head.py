@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
@@ -26,6 +28,7 @@ from vastskyd.core.steps import (
     Disconnect,
     EndWriters,
     FailMember,
+    FindArray,
     MakeWritable,
     MapLeg,
     MapVolume,
@@ -37,6 +40,7 @@ from vastskyd.core.steps import (
     UnmapLeg,
     UnmapVolume,
 )
+from vastskyd.core.witness import Introduction, stacks_in
 from vastskyd.ports import Clock, Kernel, LinearTarget
 from vastskyd.roles.refills import Refills
 from vastskyd.roles.scrubs import Scrubs
@@ -154,6 +158,10 @@ class HeadRole:
         decided = min([revision, *(act.revision for act in busy.values())])
         return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts))), decided
 
+    async def introduce(self, said: Introduction) -> Introduction:
+        """The same, with what stands on this head."""
+        return msgspec.structs.replace(said, stacks=stacks_in(await observe(self._kernel)))
+
     def _forget(self, document: HeadDocument) -> None:
         """Memory of volumes that are no longer this head's."""
         attached = {spec.id for spec in document.volumes if spec.attached}
@@ -219,7 +227,7 @@ class HeadRole:
                 else:
                     await self._effect(step)
                     acted = True
-                if isinstance(step, CreateArray | AssembleArray):
+                if isinstance(step, CreateArray | AssembleArray | FindArray):
                     self._rates.clear()  # it may have the name of one that was there before
         except VastskyError as error:
             if self._problems.get(volume) != error.message:
@@ -309,6 +317,8 @@ class HeadRole:
             case AssembleArray():
                 uuid = array_uuid(step.volume, step.segment)
                 return md.assemble(uuid, f"{step.volume}-{step.segment}", step.legs)
+            case FindArray():
+                return self._find_array(step)
             case MakeWritable():
                 return md.make_writable(step.array)
             case AddMember():
@@ -324,6 +334,19 @@ class HeadRole:
                 return dm.ensure_linear(step.dm_name, step.name.dm_uuid(), targets, public=True)
             case Connect() | Disconnect() | UnmapVolume():
                 raise TypeError(f"{type(step).__name__} is not done here")
+
+    async def _find_array(self, step: FindArray) -> None:
+        uuid, name = array_uuid(step.volume, step.segment), f"{step.volume}-{step.segment}"
+        found = [await self._kernel.md.superblock(leg) for leg in step.legs]
+        legs = tuple(
+            leg
+            for leg, superblock in zip(step.legs, found, strict=True)
+            if superblock is not None and superblock.array_uuid == uuid
+        )
+        if legs:
+            await self._kernel.md.assemble(uuid, name, legs)
+        else:
+            await self._kernel.md.create(uuid, name, step.legs, step.copies, step.size_bytes)
 
     async def _add_member(self, step: AddMember) -> None:
         superblock = await self._kernel.md.superblock(step.leg)

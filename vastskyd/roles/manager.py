@@ -236,6 +236,8 @@ class Manager:
 
     def session_changed(self, node: NodeId, up: bool) -> None:
         """A session with the node came up or went down."""
+        if up and node in self._state.nodes and not self.is_member(node):
+            return
         facts = self._facts[node]
         if facts.online != up:
             facts = replace(facts, online=up, reached_by=None, since_s=self._clock.monotonic_s())
@@ -306,7 +308,7 @@ class Manager:
     async def answer(self, peer: NodeId, request: Record) -> Record:
         """A request of a node's daemon. Any node may ask for what people may ask: who has root
         on one holds its part of the cluster anyway."""
-        if peer not in self._state.nodes:
+        if not self.is_member(peer):
             raise DeniedError(f"{peer} is not a node of this cluster")
         if isinstance(request, api.SendReport):
             self._hear(peer, request)
@@ -318,7 +320,10 @@ class Manager:
         return self._change(lambda turn: join(turn, self._issuer, request))
 
     def is_member(self, node: NodeId) -> bool:
-        return node in self._state.nodes
+        """A host that was away when the records were rebuilt is not let in before they know what it
+        has: it would be told to throw that away."""
+        known = self._state.nodes.get(node)
+        return known is not None and not known.unseen
 
     async def ask(self, request: Record) -> Record:
         """Any of api.ADMIN_REQUESTS."""

@@ -9,10 +9,11 @@ from vastskyd.core.errors import UnreachableError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record, Role
 from vastskyd.core.turn import Policy
-from vastskyd.ports import Clock, Disks, Exports, Handler, Kernel, Peers, Store
+from vastskyd.core.witness import Introduction
+from vastskyd.ports import Clock, Disks, Exports, Handler, Kernel, Peers, Vault
 from vastskyd.roles.head import HeadRole
 from vastskyd.roles.joining import Issuer
-from vastskyd.roles.manager import Manager
+from vastskyd.roles.keeper import Keeper
 from vastskyd.roles.node import NodeAgent
 from vastskyd.roles.storage import StorageRole
 from vastskyd.store.identity import Identity
@@ -22,14 +23,14 @@ _ASK_TIMEOUT_S = 45.0
 
 @dataclass(frozen=True)
 class Ports:
-    """A host's doors. `store` and `issuer` are the manager's; None elsewhere."""
+    """A host's doors. `vault` and `issuer` are the manager's; None elsewhere."""
 
     kernel: Kernel
     exports: Exports
     disks: Disks
     peers: Peers
     clock: Clock
-    store: Store | None = None
+    vault: Vault | None = None
     issuer: Issuer | None = None
 
 
@@ -70,7 +71,7 @@ class Member:
         self._peers = _WithSelf(ports.peers, identity.node, self._answer)
         self.manager = self._make_manager(ports, policy)
         self._agent = NodeAgent(
-            identity.node, identity.manager, ports.kernel, self._peers, ports.clock
+            _introduction(identity), identity.manager, ports.kernel, self._peers, ports.clock
         )
         storage = head = None
         if Role.STORAGE in identity.roles:
@@ -95,14 +96,12 @@ class Member:
         self._head = head
         self._agent.with_roles(storage, head)
 
-    def _make_manager(self, ports: Ports, policy: Policy) -> Manager | None:
+    def _make_manager(self, ports: Ports, policy: Policy) -> Keeper | None:
         if Role.MANAGER not in self.identity.roles:
             return None
-        if ports.store is None or ports.issuer is None:
-            raise TypeError("a manager needs a store and an issuer")
-        return Manager(
-            self.identity.node, ports.store, self._peers, ports.clock, policy, ports.issuer
-        )
+        if ports.vault is None or ports.issuer is None:
+            raise TypeError("a manager needs a vault and an issuer")
+        return Keeper(self.identity, ports.vault, self._peers, ports.clock, policy, ports.issuer)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -134,7 +133,7 @@ class Member:
         return self._agent.local_volumes(connected=self.connected)
 
     async def _answer(self, peer: NodeId, request: Record) -> Record:
-        if isinstance(request, api.ApplyDocument | api.Probe | api.Ping):
+        if type(request) in api.NODE_REQUESTS:
             return await self._agent.answer(peer, request)
         if self.manager is None:
             raise UnreachableError(
@@ -147,3 +146,14 @@ class Member:
             self.manager.session_changed(node, up)
         if up and node == self.identity.manager:
             self._agent.session_up()
+
+
+def _introduction(identity: Identity) -> Introduction:
+    return Introduction(
+        node=identity.node,
+        roles=identity.roles,
+        addresses=identity.addresses,
+        port=identity.port,
+        rack=identity.rack,
+        revision=0,
+    )

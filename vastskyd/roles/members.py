@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vastskyd.core.description import DiskDescription
 from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
+from vastskyd.core.witness import DiskSighting
 from vastskyd.ondisk.codec import encode
-from vastskyd.ondisk.description import DiskDescription
 from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
 from vastskyd.ports import BlockDevice, Disks
 from vastskyd.roles.paces import Paces
@@ -61,6 +62,29 @@ class Members:
 
     def all(self) -> dict[DiskId, Member]:
         return dict(self._here)
+
+    @property
+    def looked(self) -> bool:
+        return self._looks > 0
+
+    def sightings(self) -> tuple[DiskSighting, ...]:
+        """All disks of this cluster that are here, whether the manager knows them or not."""
+        serials = {block.path: block.serial for block in self._blocks}
+        return tuple(
+            DiskSighting(
+                id=disk,
+                path=member.path,
+                serial=serials.get(member.path, ""),
+                size_bytes=member.size_bytes,
+                generation=member.current.generation,
+                failed=member.failed,
+            )
+            for disk, member in sorted(self._here.items())
+        )
+
+    def foreign(self) -> tuple[str, ...]:
+        """Disks that were somebody's and are not of this cluster, or cannot be read: for people."""
+        return tuple(f"{path}: {why}" for path, why in sorted(self._foreign.items()))
 
     async def rescan(self) -> None:
         """Notices disks that came and went."""

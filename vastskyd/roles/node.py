@@ -3,12 +3,15 @@
 import asyncio
 import logging
 
+import msgspec
+
 from vastskyd.core import api
 from vastskyd.core.documents import Document, HeadReport, Report, StorageReport
-from vastskyd.core.errors import InvalidError, VastskyError
-from vastskyd.core.ids import NodeId
+from vastskyd.core.errors import InvalidError, NotFoundError, VastskyError
+from vastskyd.core.ids import DiskId, NodeId
 from vastskyd.core.local import local_volumes
 from vastskyd.core.model import Record
+from vastskyd.core.witness import Introduction
 from vastskyd.ports import Clock, Kernel, Peers
 from vastskyd.roles.head import HeadRole
 from vastskyd.roles.storage import StorageRole
@@ -45,8 +48,12 @@ class _Wakeup:
 class NodeAgent:
     """Runs the roles that the node has; the others report nothing."""
 
-    def __init__(self, node: NodeId, manager: NodeId, kernel: Kernel, peers: Peers, clock: Clock):
-        self._node = node
+    def __init__(
+        self, said: Introduction, manager: NodeId, kernel: Kernel, peers: Peers, clock: Clock
+    ) -> None:
+        """`said` is what the host's identity says of it."""
+        self._said = said
+        self._node = said.node
         self._manager = manager
         self._kernel = kernel
         self._peers = peers
@@ -82,12 +89,29 @@ class NodeAgent:
         match request:
             case api.ApplyDocument() if peer == self._manager:
                 return self._accept(request.document)
+            case api.Introduce() if peer == self._manager:
+                return await self._introduce()
+            case api.DescribeDisk() if peer == self._manager:
+                return self._describe(request.disk)
             case api.Probe():
                 reached = await self._peers.probe(request.node, request.addresses, request.port)
                 return api.ProbeResult(reached=reached)
             case api.Ping():
                 return api.Done()
         raise InvalidError(f"{self._node} is not asked {api.method_of(type(request))} by {peer}")
+
+    async def _introduce(self) -> Introduction:
+        said = msgspec.structs.replace(
+            self._said, revision=0 if self._document is None else self._document.revision
+        )
+        if self._storage is not None:
+            said = await self._storage.introduce(said)
+        return said if self._head is None else await self._head.introduce(said)
+
+    def _describe(self, disk: DiskId) -> api.DiskDescribed:
+        if self._storage is None:
+            raise NotFoundError(f"{self._node} has no storage role")
+        return api.DiskDescribed(description=self._storage.description(disk))
 
     def _accept(self, document: Document) -> api.Done:
         if self._document is None or document.revision > self._document.revision:

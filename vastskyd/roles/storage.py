@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from vastskyd.core.description import (
+    DiskDescription,
+    ExtentRecord,
+    ExtentRecordState,
+    with_deleted,
+)
 from vastskyd.core.documents import (
     ExtentCondition,
     ExtentFact,
@@ -15,17 +21,18 @@ from vastskyd.core.documents import (
     StorageDocument,
     StorageReport,
 )
-from vastskyd.core.errors import UnreachableError, VastskyError
+from vastskyd.core.errors import BusyError, NotFoundError, UnreachableError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId
 from vastskyd.core.names import (
     LegName,
+    export_key,
     export_name,
     extent_dm_name,
     extent_dm_uuid,
     parse_extent_uuid,
 )
 from vastskyd.core.units import MIB
-from vastskyd.ondisk.description import DiskDescription, ExtentRecord, ExtentRecordState
+from vastskyd.core.witness import ExportSighting, Introduction, ServerSighting
 from vastskyd.ports import (
     Clock,
     Disks,
@@ -136,6 +143,43 @@ class StorageRole:
             head = await self._exports.ended()
             log.error("the export server for %s ended by itself; it is started again", head)
             self._changed()
+
+    # --- for a manager without records ---------------------------------------------------
+
+    async def introduce(self, said: Introduction) -> Introduction:
+        """The same, with what this host's disks and export servers show. BusyError: it has not
+        looked at its disks yet."""
+        if not self._members.looked:
+            raise BusyError("this host has not looked at its disks yet", hint="ask again soon")
+        servers = [
+            ServerSighting(
+                head=each.head, port=each.port, addresses=each.addresses, encryption=each.encryption
+            )
+            for each in await self._exports.running()
+        ]
+        exports = [
+            ExportSighting(
+                head=each.head,
+                extent=each.extent,
+                epoch=each.epoch,
+                export_key=export_key(each.extent, each.name),
+            )
+            for each in await self._exports.exports()
+        ]
+        return msgspec.structs.replace(
+            said,
+            disks=self._members.sightings(),
+            unreadable=self._members.foreign(),
+            servers=tuple(servers),
+            exports=tuple(exports),
+        )
+
+    def description(self, disk: DiskId) -> DiskDescription:
+        """As it stands on the disk, also on one that has failed since."""
+        member = self._members.all().get(disk)
+        if member is None:
+            raise NotFoundError(f"disk {disk} is not here any more")
+        return member.description
 
     # --- exports ------------------------------------------------------------------------
 
@@ -290,6 +334,8 @@ class StorageRole:
             rest = [other for other in description.extents if other.id != extent]
             if record.state is ExtentRecordState.PREPARING:
                 rest.append(msgspec.structs.replace(record, state=ExtentRecordState.READY))
+            elif record.deleted:
+                description = with_deleted(description, record.volume)
             return _with_extents(description, rest)
 
         if self._members.get(disk) is not None:
@@ -341,6 +387,7 @@ class StorageRole:
             condition=condition,
             # A stack of this host that is still built on it may write as long as it is there.
             epoch=min(record.epoch, in_use.get(spec.id, record.epoch)),
+            set_revision=record.set_revision,
             exported_to=None if export is None else export.head,
             done_bytes=0 if wipe is None else wipe.done_bytes,
             message=self._failed.get(spec.id, ""),
@@ -384,7 +431,11 @@ def _described(description: DiskDescription, extents: list[ExtentSpec]) -> DiskD
         record = records.get(spec.id)
         if spec.wish is ExtentWish.RELEASE:
             if record is not None:
-                records[spec.id] = msgspec.structs.replace(record, state=ExtentRecordState.WIPING)
+                records[spec.id] = msgspec.structs.replace(
+                    record,
+                    state=ExtentRecordState.WIPING,
+                    deleted=record.deleted or spec.hints.deleted,
+                )
         else:
             records[spec.id] = _kept(spec, record)
     return _with_extents(description, records.values())
@@ -413,4 +464,8 @@ def _kept(spec: ExtentSpec, record: ExtentRecord | None) -> ExtentRecord:
         volume_size_bytes=spec.hints.volume_size_bytes,
         copies=spec.hints.copies,
         layout=spec.hints.layout,
+        encryption=spec.hints.encryption,
+        segments=spec.hints.segments,
+        set_revision=spec.hints.set_revision,
+        legs=spec.hints.legs,
     )

@@ -79,7 +79,8 @@ def list_nodes(turn: Turn) -> NodeList:
 
 def _node(turn: Turn, node: Node) -> NodeView:
     facts = turn.facts[node.id]
-    state = "online" if facts.online else "unreachable" if facts.seen else "joining"
+    known = facts.seen or node.unseen
+    state = "online" if facts.online else "unreachable" if known else "joining"
     return NodeView(
         id=node.id,
         roles=node.roles,

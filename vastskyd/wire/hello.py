@@ -117,7 +117,11 @@ def _accept_hello(
     if hello.cluster != me.cluster:
         raise ConflictError(f"this node belongs to cluster {me.cluster}")
     if not admit(certified):
-        raise DeniedError(f"node {certified} is not in the cluster any more")
+        raise DeniedError(
+            f"node {certified} is not in the cluster any more",
+            hint="if the manager's database was rebuilt while it was away, 'vastskyctl cluster"
+            " recover --again' on the manager's host takes it in",
+        )
     common = set(hello.versions) & set(PROTOCOL_VERSIONS)
     if not common:
         raise ConflictError(

@@ -1,0 +1,72 @@
+"""The manager's database is lost on real hosts, under a program that writes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster, Writer, eventually, make_cluster
+from tests.demo.hosts import MANAGER, MIB
+from tests.lab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+DATABASE = "/var/lib/vastsky/manager.db"
+LOSSES = {
+    "missing": f"rm {DATABASE}*",
+    # Its log goes too: the newest of all pages may stand there, and the file be whole by it.
+    "garbage": f"rm -f {DATABASE}-*; dd if=/dev/urandom of={DATABASE} bs=64k count=4 status=none",
+    "empty": f"rm -f {DATABASE}-*; truncate -s 0 {DATABASE}",
+}
+SIZE = 32 * MIB
+
+
+@pytest.fixture(scope="module")
+def cluster(lab_template: None, deb: Path) -> Iterator[Cluster]:
+    with Lab() as lab:
+        yield make_cluster(lab, deb, stores=("store1", "store2"))
+
+
+def status(cluster: Cluster) -> str:
+    return cluster[MANAGER].run("vastskyctl status", check=False).stdout
+
+
+def wait_for_all(cluster: Cluster) -> None:
+    """All hosts have spoken, and have had their time to."""
+
+    def heard() -> bool:
+        said = json.loads(cluster.ctl("cluster recover --dry-run --json").stdout)
+        return len(said["nodes"]) == len(cluster.all) and not said["missing"]
+
+    eventually("all hosts have spoken", heard, 120)
+
+
+def test_the_database_is_lost_under_writes(cluster: Cluster) -> None:
+    manager = cluster[MANAGER]
+    with cluster.new_volume("kept", 48, "head2") as device:
+        writer = Writer(cluster["head2"], device, "recover", SIZE).begin()
+        writer.goes_on()
+        stood = cluster.hosts.leftovers("head2")
+        for how, loss in LOSSES.items():
+            manager.run(f"systemctl kill --kill-whom=main -s KILL vastskyd; {loss}")
+            eventually(
+                f"its loss is told ({how})", lambda: "cluster recover" in status(cluster), 60
+            )
+            writer.goes_on()
+            assert manager.run("vastskyctl volume list", check=False).exit != 0
+            wait_for_all(cluster)
+            cluster.ctl("cluster recover --yes", 90)
+            cluster.online()
+            cluster.healthy("kept")
+            writer.goes_on()
+            assert writer.stall() < 5
+            assert cluster.hosts.leftovers("head2") == stood
+        kept = manager.run(f"ls {DATABASE}.2*").stdout.split()
+        assert len([name for name in kept if not name.endswith(("-wal", "-shm"))]) == 2
+        writer.end()
+        writer.verify()
+        cluster.ctl("volume detach kept", 90)
+        cluster.ctl("volume attach kept head1", 90)
+        writer.verify(cluster["head1"])
+        cluster.healthy("kept")
