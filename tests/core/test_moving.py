@@ -89,6 +89,13 @@ def test_a_move_raises_the_epoch_and_fences_first() -> None:
     assert on.export_key != "k", "the old head knows the old one"
 
 
+def test_each_attachment_has_an_epoch_of_its_own() -> None:
+    """Also that of a volume which nobody has: a head that is away may still have its stack."""
+    turn = turn_of(Draft(cluster((IN, IN), None)), facts_of(2))
+    move(turn, the(turn), HEAD)
+    assert (the(turn).epoch, attachment(turn).epoch) == (4, 4)
+
+
 def test_while_the_old_head_is_being_fenced_no_head_has_the_volume() -> None:
     turn = moved(2, facts_of(2))
     advance(turn)
@@ -200,7 +207,9 @@ def test_a_manager_that_starts_takes_no_silence_for_death() -> None:
 def test_a_volume_goes_to_a_head_that_is_there() -> None:
     facts = facts_of(2)
     gone(facts, HEAD, OTHER)
-    assert owner_after(facts) == HEAD
+    turn = turn_of(with_standby(), facts)
+    advance(turn)
+    assert (attachment(turn).head, the(turn).epoch) == (HEAD, 3)
 
 
 # --- legs that are given up -------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Programs that write to a device are found in /proc and ended; those that only read are not."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,12 +66,20 @@ def test_a_file_on_the_device(tmp_path: Path, does: str, writes: bool) -> None:
         assert not writers._writes(child.pid, frozenset({"4095:1"}))
 
 
+def _until(so: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if so():
+            return
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(("does", "ended"), [(_WRITE, True), (_READ, False)])
 def test_who_has_the_device_itself(tmp_path: Path, does: str, ended: bool) -> None:
     with loop_device(tmp_path, MIB) as device, program(Path(device), does) as child:
         said = writers.end_writers(Path(device).name)
         assert [f"(pid {child.pid})" in each for each in said] == ([True] if ended else [])
         if ended:
-            assert child.wait(10) < 0, "killed"
+            _until(lambda: child.poll() is not None)
+            assert child.poll() == -signal.SIGKILL
         else:
             assert child.poll() is None

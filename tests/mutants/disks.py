@@ -138,17 +138,6 @@ MUTANTS = (
         "tests/kernel/test_flushes.py::test_what_stands_on_a_disk_is_found_and_erased_when_told",
     ),
     mutant(
-        "foreign-in-use-erased",
-        "a disk that somebody uses is erased when it is enrolled with --wipe",
-        _DISKS,
-        (
-            "        if error.errno != errno.EBUSY:\n",
-            "        if error.errno == errno.EBUSY:\n"
-            "            return\n        if error.errno != errno.EBUSY:\n",
-        ),
-        "tests/kernel/test_flushes.py::test_a_disk_that_somebody_has_for_himself_is_not_erased",
-    ),
-    mutant(
         "foreign-cluster-taken",
         "a disk of another cluster is taken for one of ours",
         "vastskyd/roles/members.py",

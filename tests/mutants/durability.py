@@ -41,17 +41,10 @@ _FLAGS = ('struct.pack("=Q", connection.server_flags)', 'struct.pack("=Q", 1)')
 MUTANTS = (
     # --- flushes ---------------------------------------------------------------------------
     mutant(
-        "flush-export-file",
-        "the export server's file drops the heads' flushes",
+        "flush-export",
+        "the export server drops the heads' flushes",
         _COMMANDS,
         (f'"aio": AIO,\n            {_CACHE}', f'"aio": AIO,\n            {_NO_CACHE}'),
-        _SERVED,
-    ),
-    mutant(
-        "flush-export-node",
-        "the export server's node drops the heads' flushes",
-        _COMMANDS,
-        (f'{_CACHE}\n        "file"', f'{_NO_CACHE}\n        "file"'),
         _SERVED,
     ),
     mutant(

@@ -108,7 +108,7 @@ MUTANTS = (
         "a volume moves without a new epoch",
         _MOVING,
         ("epoch = volume.epoch + 1", "epoch = max(1, volume.epoch)"),
-        f"{_MOVES}::test_a_move_raises_the_epoch_and_fences_first",
+        f"{_MOVES}::test_each_attachment_has_an_epoch_of_its_own",
     ),
     mutant(
         "epoch-same-key",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, Patch, grains
 from tests.sim.faults import Door
+from tests.sim.write_cache import WriteCache
 from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
 from vastskyd.core.ondisk_layout import AREA_START_BYTES, SLOT_BYTES, SLOT_OFFSETS_BYTES
 from vastskyd.core.units import GRAIN_BYTES
@@ -25,6 +26,7 @@ class FakeMedia:
     """A disk's platters. `data`: grain → tag; what is not there reads as 0. `meta`: md's own.
 
     `failed`: every access is an error. `bad`: those grains are. `found` is a foreign signature.
+    `cache`: None if all that is written is durable.
     """
 
     serial: str
@@ -35,13 +37,16 @@ class FakeMedia:
     slots: list[bytes] = field(default_factory=empty_slots)
     failed: bool = False
     bad: dict[int, None] = field(default_factory=dict)
+    cache: WriteCache | None = None
 
     def access(self, bio: Bio) -> object:
-        """At once, and durable. Raises IoError."""
+        """At once. Raises IoError."""
         if self.failed or bio.grain in self.bad:
             raise IoError(f"{self.serial}: I/O error, grain {bio.grain}")
         if not 0 <= bio.grain < self.size_bytes // (1 << 20):
             raise IoError(f"{self.serial}: beyond its end, grain {bio.grain}")
+        if self.cache is not None and bio.op in (Op.WRITE, Op.WRITE_META):
+            self.cache.written(self, bio.grain)
         match bio.op:
             case Op.READ:
                 return self.data.get(bio.grain, 0)
@@ -53,7 +58,18 @@ class FakeMedia:
             case Op.WRITE_META:
                 self.meta[bio.grain] = bio.value
                 self.data.pop(bio.grain, None)
+                self.flush()
+            case Op.FLUSH:
+                self.flush()
         return None
+
+    def flush(self) -> None:
+        if self.cache is not None:
+            self.cache.flush()
+
+    def power_cut(self, rng: random.Random) -> None:
+        if self.cache is not None:
+            self.cache.power_cut(self, rng)
 
     def _written(self, bio: Bio) -> int:
         if isinstance(bio.value, int):
@@ -95,6 +111,7 @@ class DiskBlock(Block):
             written = rng.choice((0, len(content), rng.randrange(len(content) + 1)))
             store_slot(self.media, slot, content[:written])
         self.writing.clear()
+        self.media.power_cut(rng)
 
 
 def store_slot(media: FakeMedia, slot: int, content: bytes) -> None:
@@ -175,6 +192,7 @@ class FakeDisks:
         for grain in (*first_grains, block.media.size_bytes // GRAIN_BYTES - 1):
             await self._clear(block, grain)
         block.media.slots = empty_slots()
+        block.media.flush()
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         async with self._door.step("disks.wipe"):
@@ -187,6 +205,7 @@ class FakeDisks:
         """Grain by grain: a power cut finds it half done."""
         for grain in range(first, first + count):
             await self._clear(block, grain)
+        block.media.flush()
 
     async def _clear(self, block: DiskBlock, grain: int) -> None:
         await asyncio.sleep(WIPE_S_PER_GRAIN)

@@ -147,7 +147,7 @@ def test_an_epoch_that_is_over_is_served_no_more() -> None:
 
 @pytest.mark.parametrize(
     "after",
-    [spec(epoch=4), spec(key="l"), spec(head=OTHER), spec(head=None)],
+    [spec(epoch=4), spec(epoch=3, key="l"), spec(epoch=3, head=OTHER), spec(epoch=3, head=None)],
     ids=["epoch", "key", "head", "nobody"],
 )
 def test_what_was_served_is_removed_when_it_is_over(after: ExtentSpec) -> None:
