@@ -14,7 +14,7 @@ _SLOTS = "vastskyd/ondisk/slots.py"
 _CODEC = "vastskyd/ondisk/codec.py"
 
 _FLUSHES = "tests/kernel/test_flushes.py"
-_SERVED = "tests/exports/test_flushes.py::test_a_heads_flush_is_the_disks"
+_SERVED = "tests/exports/test_flushes.py::test_what_was_answered_is_durable"
 _NBD_TESTS = "tests/kernel/test_nbd_netlink.py"
 _MDADM = "tests/kernel/test_md_commands.py"
 _STORE = "tests/store/test_sqlite.py"
@@ -40,6 +40,13 @@ _FLAGS = ('struct.pack("=Q", connection.server_flags)', 'struct.pack("=Q", 1)')
 
 MUTANTS = (
     # --- flushes ---------------------------------------------------------------------------
+    mutant(
+        "flush-only-when-asked",
+        "what an export server answers may be in the disk's cache, and is lost with its power",
+        _COMMANDS,
+        ('"writethrough": True', '"writethrough": False'),
+        _SERVED,
+    ),
     mutant(
         "flush-export",
         "the export server drops the heads' flushes",

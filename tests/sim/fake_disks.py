@@ -176,6 +176,7 @@ class FakeDisks:
         self._usable(block.stable_path)
         store_slot(block.media, slot, content)
         block.writing.pop(slot, None)
+        block.media.flush()
 
     async def erase_signatures(self, path: str) -> None:
         async with self._door.step("disks.erase_signatures"):

@@ -1,4 +1,4 @@
-"""A disk's volatile write cache: what is in it reads back, and is lost with the power, or is not."""
+"""A disk's write cache: what is in it reads back, and is lost with the power, or is not."""
 
 import random
 from dataclasses import dataclass, field
