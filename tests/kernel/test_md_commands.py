@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vastskyd.kernel import md as module
+from vastskyd.kernel import process, sysfs
 from vastskyd.kernel.md import LinuxMd
 from vastskyd.kernel.process import Outcome
 from vastskyd.ports import MdArray
@@ -43,8 +43,8 @@ def mdadm(monkeypatch: pytest.MonkeyPatch) -> Mdadm:
     async def erase(_: LinuxMd, leg: str) -> None:
         made.erased.append(leg)
 
-    monkeypatch.setattr(module.process, "run", made.run)
-    monkeypatch.setattr(module.sysfs, "kernel_name", lambda device: Path(device).name)
+    monkeypatch.setattr(process, "run", made.run)
+    monkeypatch.setattr(sysfs, "kernel_name", lambda device: Path(device).name)
     monkeypatch.setattr(LinuxMd, "arrays", no_arrays)
     monkeypatch.setattr(LinuxMd, "_member", no_member)
     monkeypatch.setattr(LinuxMd, "_erase_superblock", erase)

@@ -204,7 +204,8 @@ class FakeArray(Block):
         if bio.op is Op.READ:
             return await self._read(bio.grain)
         if bio.op is Op.FLUSH:
-            return await self._flush()
+            await self._flush()
+            return None
         if bio.op is not Op.WRITE:
             raise IoError(f"{self.name}: md on md is not modelled")
         if not self.writable:
