@@ -21,7 +21,15 @@ from tests.core.test_turns import turn as turn_of
 from vastskyd.core.documents import ExtentFact
 from vastskyd.core.facts import Facts
 from vastskyd.core.ids import DiskId, NodeId
-from vastskyd.core.model import Attachment, AttachmentState, LegState, Node, Role, Volume
+from vastskyd.core.model import (
+    Attachment,
+    AttachmentState,
+    DiskState,
+    LegState,
+    Node,
+    Role,
+    Volume,
+)
 from vastskyd.core.moving import move
 from vastskyd.core.orders import orders
 from vastskyd.core.plan import advance
@@ -230,6 +238,23 @@ def test_a_detached_volume_keeps_its_legs_however_long_their_hosts_are_away() ->
     turn = turn_of(draft, facts)
     advance(turn)
     assert the(turn).segments[0].in_sync() == (extent_id(0), extent_id(1))
+
+
+def test_a_leg_of_the_set_is_replaced_only_after_its_head_has_dropped_it() -> None:
+    """Until then the head may acknowledge by it."""
+    draft = Draft(cluster((IN, IN, IN)))
+    volume = draft.volumes[VOLUME]
+    legs = volume.segments[0].legs[:2]
+    segment = msgspec.structs.replace(volume.segments[0], legs=legs)
+    draft.put(msgspec.structs.replace(volume, copies=2, segments=(segment,)))
+    draft.delete(draft.extents[extent_id(2)])
+    failed = msgspec.structs.replace(draft.disks[DiskId("d1")], state=DiskState.FAILED)
+    draft.put(failed)
+    facts = head_facts((ACTIVE, ACTIVE, ACTIVE))
+    gone(facts, HEAD)
+    turn = turn_of(draft, facts)
+    advance(turn)
+    assert [leg.extent for leg in the(turn).segments[0].legs] == [extent_id(0), extent_id(1)]
 
 
 def test_a_leg_that_is_lost_is_replaced_by_one_that_holds_nothing_yet() -> None:

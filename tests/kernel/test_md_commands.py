@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vastskyd.kernel import process, sysfs
+from vastskyd.kernel import md_sysfs, process, sysfs
 from vastskyd.kernel.md import LinuxMd
 from vastskyd.kernel.process import Outcome
 from vastskyd.ports import MdArray
@@ -88,3 +88,17 @@ async def test_a_new_leg_is_never_added_by_a_bitmap(mdadm: Mdadm) -> None:
     await LinuxMd().add("/dev/md9", LEGS[1], fresh=True)
     assert mdadm.erased == [LEGS[1]]
     assert mdadm.told == [["mdadm", "--manage", "/dev/md9", "--add", LEGS[1]]]
+
+
+async def test_an_array_is_writable_once_its_pending_resync_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a reader may see legs that differ, and which one it sees changes."""
+    pending = [True, True, False]
+    (tmp_path / "array_state").write_text("readonly\n")
+    monkeypatch.setattr(sysfs, "kernel_name", lambda device: Path(device).name)
+    monkeypatch.setattr(md_sysfs, "directory", lambda _: tmp_path)
+    monkeypatch.setattr(md_sysfs, "resync_pending", lambda _: pending.pop(0))
+    await LinuxMd().make_writable("/dev/md9")
+    assert (tmp_path / "array_state").read_text().startswith("active")
+    assert pending == []

@@ -185,6 +185,13 @@ MUTANTS = (
         f"{_MDADM}::test_an_array_is_assembled_from_vetted_legs_and_never_by_force",
     ),
     mutant(
+        "bitmap-resync-not-awaited",
+        "an array is called writable before its pending resync has begun",
+        _MD,
+        ("if not md_sysfs.resync_pending(directory):", "if directory:"),
+        f"{_MDADM}::test_an_array_is_writable_once_its_pending_resync_has_begun",
+    ),
+    mutant(
         "bitmap-writable-at-once",
         "an array is written to before its pending resync has begun",
         _MD,

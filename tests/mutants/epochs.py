@@ -102,6 +102,17 @@ MUTANTS = (
         ('"policy": "deny",\n        "rules"', '"policy": "allow",\n        "rules"'),
         "tests/exports/test_qsd.py::test_with_tls_the_heads_certificate_and_no_other_is_let_in",
     ),
+    mutant(
+        "fence-stuck-server-lives",
+        "an export server that does not answer keeps its exports",
+        "vastskyd/exports/qsd.py",
+        (
+            "        except UnreachableError:\n            await self.stop_server(head)\n",
+            "        except UnreachableError:\n            return\n",
+        ),
+        "tests/exports/test_qsd.py"
+        "::test_a_stuck_server_is_seen_hangs_nobody_and_is_fenced_all_the_same",
+    ),
     # --- at the manager --------------------------------------------------------------------
     mutant(
         "epoch-not-raised",

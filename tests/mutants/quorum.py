@@ -14,6 +14,7 @@ _RULE = "tests/core/test_quorum.py"
 _STEPS = "tests/core/test_quorum_steps.py"
 _TURNS = "tests/core/test_turns.py"
 _MOVING = "tests/core/test_moving.py"
+_OVERTAKEN = "tests/sim/test_overtaken.py"
 _COMMITS = "tests/sim/test_commits.py"
 
 MUTANTS = (
@@ -237,6 +238,16 @@ MUTANTS = (
         ),
         f"{_MOVING}::test_a_detached_volume_keeps_its_legs_however_long_their_hosts_are_away",
     ),
+    mutant(
+        "quorum-leg-replaced-under-its-head",
+        "a leg of the set is replaced while its head may still acknowledge by it",
+        _RECOVERY,
+        (
+            "if leg.state in (LegState.IN_SYNC, LegState.JOINING) and (",
+            "if leg.state is LegState.JOINING and (",
+        ),
+        f"{_MOVING}::test_a_leg_of_the_set_is_replaced_only_after_its_head_has_dropped_it",
+    ),
     # --- attaching after a death -----------------------------------------------------------
     mutant(
         "quorum-attach-with-one",
@@ -278,6 +289,27 @@ MUTANTS = (
             "            self._commit(turn.draft)\n",
         ),
         f"{_COMMITS}::test_a_change_that_is_not_durable_has_not_happened",
+    ),
+    mutant(
+        "overtaken-document",
+        "a node goes back to a document that a newer one overtook",
+        "vastskyd/roles/node.py",
+        ("document.revision > self._document.revision", "document.revision > 0"),
+        f"{_OVERTAKEN}::test_a_node_keeps_the_newest_document",
+    ),
+    mutant(
+        "overtaken-report",
+        "the manager goes back to a report that a later one overtook",
+        _MANAGER,
+        ("and report.sequence <= last.sequence:", "and report.sequence < 0:"),
+        f"{_OVERTAKEN}::test_a_report_that_a_later_one_overtook_is_dropped",
+    ),
+    mutant(
+        "overtaken-session",
+        "what was reported by a document of an earlier session counts as new",
+        _MANAGER,
+        ("if report.revision < facts.session_revision:", "if report.revision < 0:"),
+        f"{_OVERTAKEN}::test_a_report_by_a_document_of_an_earlier_session_is_dropped",
     ),
     mutant(
         "commit-generation-not-kept",
