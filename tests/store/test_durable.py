@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,11 @@ def disk(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 def test_each_commit_is_flushed_before_it_returns(disk: tuple[str, Path]) -> None:
     device, place = disk
-    store = SqliteStore(place / "cluster.db")
-    for number in range(COMMITS):
-        before = flushes(device)
-        store.commit((("k", str(number), b"x"),), ())
-        assert flushes(device) > before, f"commit {number}"
-    store.close()
+    with closing(SqliteStore(place / "cluster.db")) as store:
+        for number in range(COMMITS):
+            before = flushes(device)
+            store.commit((("k", str(number), b"x"),), ())
+            assert flushes(device) > before, f"commit {number}"
 
 
 def test_the_name_of_a_new_database_is_synced(
