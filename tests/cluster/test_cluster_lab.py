@@ -127,3 +127,23 @@ def test_a_disk_is_pulled_and_plugged_in_again_while_its_volume_is_detached(
         assert cluster.leg_disks("resting") == legs
         writer.verify()
         compare_copies(cluster.hosts, "head2", cluster.hosts.stores, 2)
+
+
+def test_a_write_is_durable_on_its_storage_hosts_when_it_is_answered(cluster: Cluster) -> None:
+    """Nobody asks for a flush, and the disks that the guests have do have a write cache."""
+    count = 20
+    with cluster.new_volume("durable", 16, "head2") as device:
+        nodes = cluster.stores_of("durable")
+        before = [flushes(cluster, node) for node in nodes]
+        cluster["head2"].run(f"dd if=/dev/zero of={device} bs=4096 count={count} oflag=direct")
+        after = [flushes(cluster, node) for node in nodes]
+        assert all(more - less >= count for less, more in zip(before, after, strict=True)), (
+            before,
+            after,
+        )
+
+
+def flushes(cluster: Cluster, node: str) -> int:
+    """Answered by the storage host's NVMe disks."""
+    said = cluster[node].run("cat /sys/block/nvme*n1/stat")
+    return sum(int(line.split()[15]) for line in said.stdout.splitlines() if line)

@@ -158,6 +158,12 @@ class LabWorld:
     async def read(self, device: str, offset_bytes: int, length_bytes: int) -> bytes:
         return await asyncio.to_thread(_read, device, offset_bytes, length_bytes)
 
+    async def flush(self, device: str) -> None:
+        await asyncio.to_thread(_flush, device)
+
+    async def flushes(self, device: str) -> int:
+        return _flushes(os.path.basename(self._tables[device].split()[3]))
+
     @asynccontextmanager
     async def opened(self, device: str, *, to_write: bool = False) -> AsyncIterator["Process"]:
         mode = "os.O_RDWR" if to_write else "os.O_RDONLY"
@@ -255,6 +261,19 @@ def _write(device: str, offset_bytes: int, content: bytes) -> None:
         with mmap.mmap(-1, len(content)) as buffer:
             buffer[:] = content
             os.pwrite(fd, buffer, offset_bytes)
+    finally:
+        os.close(fd)
+
+
+def _flushes(disk: str) -> int:
+    """Documentation/block/stat.rst; 0 for ever if the disk has no write cache."""
+    return int(Path(f"/sys/block/{disk}/stat").read_text().split()[15])
+
+
+def _flush(device: str) -> None:
+    fd = os.open(device, os.O_WRONLY)
+    try:
+        os.fsync(fd)
     finally:
         os.close(fd)
 

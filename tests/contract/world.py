@@ -59,6 +59,12 @@ class World(Protocol):
 
     async def read(self, device: str, offset_bytes: int, length_bytes: int) -> bytes: ...
 
+    async def flush(self, device: str) -> None:
+        """As a program's fsync."""
+
+    async def flushes(self, device: str) -> int:
+        """How many flushes the disk below a device of make_legs has answered."""
+
     def opened(
         self, device: str, *, to_write: bool = False
     ) -> AbstractAsyncContextManager[Program]:

@@ -1,11 +1,16 @@
 """The NBD driver's messages."""
 
+import socket
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vastskyd.kernel import nbd_netlink
+from vastskyd.core.ids import ExtentId
+from vastskyd.core.names import PathName
+from vastskyd.kernel import nbd, nbd_netlink
+from vastskyd.kernel.nbd_handshake import Negotiated, ServerFlag
 from vastskyd.kernel.nbd_netlink import Attribute, Command
 
 
@@ -41,3 +46,30 @@ def test_attributes_are_aligned() -> None:
     content = nbd_netlink.attribute(1, b"abc") + nbd_netlink.attribute(2, b"")
     assert len(content) == 12
     assert nbd_netlink.attributes(content) == {1: b"abc", 2: b""}
+
+
+def test_connect_passes_on_what_the_server_offers() -> None:
+    """Without its flags the kernel sends no flush, and takes what it wrote for durable."""
+    content = nbd_netlink.encode_connect(nbd_netlink.Connection(7, 1 << 20, 512, 0x15, 3, 1, "x"))
+    fields = nbd_netlink.attributes(content)
+    assert struct.unpack("=Q", fields[Attribute.SERVER_FLAGS]) == (0x15,)
+
+
+def test_a_connection_is_handed_over_with_all_that_was_negotiated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed: list[nbd_netlink.Connection] = []
+
+    def connect(_family: nbd_netlink.Family, connection: nbd_netlink.Connection) -> int:
+        handed.append(connection)
+        return 5
+
+    monkeypatch.setattr(nbd_netlink, "connect", connect)
+    path = PathName(ExtentId("1" * 16), 3, 0)
+    flags = ServerFlag.SEND_FLUSH | ServerFlag.SEND_FUA | 1
+    with socket.socket() as ours:
+        family = nbd_netlink.Family(30, {})
+        assert nbd._hand_over(family, ours, Negotiated(1 << 20, int(flags), 512), path) == 5
+    (connection,) = handed
+    assert connection.server_flags == flags
+    assert connection.size_bytes == 1 << 20

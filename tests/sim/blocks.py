@@ -33,7 +33,8 @@ class Op(Enum):
     READ = auto()
     WRITE = auto()
     READ_META = auto()
-    WRITE_META = auto()
+    WRITE_META = auto()  # flushed before, and durable, as md's own writes are
+    FLUSH = auto()
 
 
 @dataclass(frozen=True)

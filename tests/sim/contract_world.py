@@ -16,6 +16,7 @@ from tests.sim.fake_disks import DiskBlock, FakeMedia
 from tests.sim.fake_dm import DmBlock
 from tests.sim.fake_kernel import FakeHost
 from tests.sim.world import World
+from tests.sim.write_cache import WriteCache
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.errors import NotFoundError, UnreachableError
 from vastskyd.core.ids import ExtentId, NodeId
@@ -55,7 +56,7 @@ class SimWorld:
 
     def _new_disk(self, size_bytes: int) -> DiskBlock:
         self._disks_made += 1
-        media = FakeMedia(f"disk-{self._disks_made}", size_bytes)
+        media = FakeMedia(f"disk-{self._disks_made}", size_bytes, cache=WriteCache())
         self._host.insert(media)
         return _block_of(self._host, media)
 
@@ -116,6 +117,13 @@ class SimWorld:
         if isinstance(block, DiskBlock):
             _show_slots(block.media, offset_bytes, found)
         return bytes(found)
+
+    async def flush(self, device: str) -> None:
+        await self._io(device, Bio(Op.FLUSH, 0))
+
+    async def flushes(self, device: str) -> int:
+        cache = self._media(device).cache
+        return 0 if cache is None else cache.flushes
 
     async def _io(self, device: str, bio: Bio) -> object:
         """As an application has it: an error number."""

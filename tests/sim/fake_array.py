@@ -212,6 +212,9 @@ class FakeArray(Block):
             raise IoError(f"{self.name}: beyond its end, grain {bio.grain}")
         if bio.op is Op.READ:
             return await self._read(bio.grain)
+        if bio.op is Op.FLUSH:
+            await self._flush()
+            return None
         if bio.op is not Op.WRITE:
             raise IoError(f"{self.name}: md on md is not modelled")
         if not self.writable:
@@ -251,6 +254,12 @@ class FakeArray(Block):
             raise IoError(f"{self.name}: no leg took the write")
         if not self.degraded():
             self.events_cleared = max(self.events_cleared, self.events)
+
+    async def _flush(self) -> None:
+        targets = [m for m in self.working() if m.state is not MemberState.SPARE]
+        if not await self._send(targets, Bio(Op.FLUSH, 0)):
+            raise IoError(f"{self.name}: no leg took the flush")
+        await self.flush_supers()
 
     async def _set_bit(self, grain: int) -> None:
         if self.bits >> grain & 1:

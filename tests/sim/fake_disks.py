@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, Patch, grains
 from tests.sim.faults import Door
+from tests.sim.write_cache import WriteCache
 from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
 from vastskyd.core.ondisk_layout import AREA_START_BYTES, SLOT_BYTES, SLOT_OFFSETS_BYTES
 from vastskyd.core.pace import Activity
@@ -28,7 +29,7 @@ class FakeMedia:
 
     `failed`: every access is an error. `bad`: those grains are, `unreadable` ones until they are
     written, and `unwritable` ones when they are. `slow_s`: how long each access takes. `found` is
-    a foreign signature. `done` counts accesses.
+    a foreign signature. `done` counts accesses. `cache`: None if all that is written is durable.
     """
 
     serial: str
@@ -43,6 +44,7 @@ class FakeMedia:
     unwritable: dict[int, None] = field(default_factory=dict)
     slow_s: float = 0.0
     done: int = 0
+    cache: WriteCache | None = None
 
     def _errs(self, bio: Bio) -> bool:
         reads = bio.op in (Op.READ, Op.READ_META)
@@ -52,12 +54,14 @@ class FakeMedia:
         return self.failed or bio.grain in self.bad or bio.grain in at_this
 
     def access(self, bio: Bio) -> object:
-        """At once, and durable. Raises IoError."""
+        """At once. Raises IoError."""
         self.done += 1
         if self._errs(bio):
             raise IoError(f"{self.serial}: I/O error, grain {bio.grain}")
         if not 0 <= bio.grain < self.size_bytes // (1 << 20):
             raise IoError(f"{self.serial}: beyond its end, grain {bio.grain}")
+        if self.cache is not None and bio.op in (Op.WRITE, Op.WRITE_META):
+            self.cache.written(self, bio.grain)
         match bio.op:
             case Op.READ:
                 return self.data.get(bio.grain, 0)
@@ -69,7 +73,18 @@ class FakeMedia:
             case Op.WRITE_META:
                 self.meta[bio.grain] = bio.value
                 self.data.pop(bio.grain, None)
+                self.flush()
+            case Op.FLUSH:
+                self.flush()
         return None
+
+    def flush(self) -> None:
+        if self.cache is not None:
+            self.cache.flush()
+
+    def power_cut(self, rng: random.Random) -> None:
+        if self.cache is not None:
+            self.cache.power_cut(self, rng)
 
     def _written(self, bio: Bio) -> int:
         if isinstance(bio.value, int):
@@ -138,6 +153,7 @@ class DiskBlock(Block):
             written = rng.choice((0, len(content), rng.randrange(len(content) + 1)))
             store_slot(self.media, slot, content[:written])
         self.writing.clear()
+        self.media.power_cut(rng)
 
 
 def store_slot(media: FakeMedia, slot: int, content: bytes) -> None:
@@ -207,6 +223,7 @@ class FakeDisks:
         self._usable(block.stable_path)
         store_slot(block.media, slot, content)
         block.writing.pop(slot, None)
+        block.media.flush()
 
     async def erase_signatures(self, path: str) -> None:
         async with self._door.step("disks.erase_signatures"):
@@ -223,6 +240,7 @@ class FakeDisks:
         for grain in (*first_grains, block.media.size_bytes // GRAIN_BYTES - 1):
             await self._clear(block, grain)
         block.media.slots = empty_slots()
+        block.media.flush()
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         async with self._door.step("disks.wipe"):
@@ -235,6 +253,7 @@ class FakeDisks:
         """Grain by grain: a power cut finds it half done."""
         for grain in range(first, first + count):
             await self._clear(block, grain)
+        block.media.flush()
 
     async def _clear(self, block: DiskBlock, grain: int) -> None:
         await asyncio.sleep(WIPE_S_PER_GRAIN + block.media.slow_s / WIPE_GRAINS_AT_ONCE)

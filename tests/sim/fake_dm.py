@@ -135,6 +135,10 @@ class DmBlock(Block):
                     self.kernel.notify()
 
     async def _linear(self, table: LinearTable, bio: Bio) -> object:
+        if bio.op is Op.FLUSH:
+            for block in self.below():
+                await block.submit(bio)
+            return None
         start = 0
         for block, first, count in table.ranges:
             if bio.grain < start + count:

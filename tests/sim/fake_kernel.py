@@ -89,6 +89,7 @@ class FakeHost:
         for block in tuple(self.kernel.blocks.values()):
             if isinstance(block, DiskBlock) and block.media is media:
                 block.pulled = True
+                block.media.power_cut(self._rng)
                 self.kernel.pulled.append(block)
                 self.kernel.blocks.pop(block.name)
                 self.kernel.links.pop(block.stable_path)
@@ -130,6 +131,10 @@ class FakeHost:
         went dark. In both cases any subset of the legs may have it."""
         await self.user_io(self._volume(volume), Bio(Op.WRITE, grain, tag))
 
+    async def flush(self, volume: str) -> None:
+        """What was acknowledged before is durable when it returns."""
+        await self.user_io(self._volume(volume), Bio(Op.FLUSH, 0))
+
     async def read(self, volume: str, grain: int) -> int:
         value = await self.user_io(self._volume(volume), Bio(Op.READ, grain))
         if not isinstance(value, int):
@@ -147,7 +152,7 @@ class FakeHost:
         task.add_done_callback(lambda _: block.users.remove(label))
         self._pids += 1
         program, killed = f"checker (pid {self._pids})", asyncio.Event()
-        if isinstance(block, DmBlock) and bio.op is Op.WRITE:
+        if isinstance(block, DmBlock) and bio.op is not Op.READ:
             block.programs[program] = killed.set
         await asyncio.wait((task,))
         if isinstance(block, DmBlock):

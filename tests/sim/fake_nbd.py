@@ -56,7 +56,7 @@ class NbdBlock(Block):
         await self._until_through()
         if self._served.closed:
             raise IoError(f"{self.name}: the export is gone")
-        result = await self._served.block.submit(bio)  # one step: see DiskBlock
+        result = await self._served.submit(bio)
         await self.kernel.latency()
         await self._until_through()
         return result

@@ -20,6 +20,7 @@ from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
 from tests.sim.loop import SimClock, SimLoop, context_of
+from tests.sim.write_cache import WriteCache
 from vastskyd.core.errors import DamagedError, DeviceError, NoSpaceError, NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
@@ -189,10 +190,14 @@ class World:
         disk_bytes: int = 256 << 20,
         networks: int = 2,
     ) -> FakeHost:
-        """Its disks have the serials NAME-0, NAME-1, and so on."""
+        """Its disks have the serials NAME-0, NAME-1, and so on. Those of a storage host have a
+        write cache; a head's have none, for the programs on heads flush nothing."""
         number = len(self.hosts) + 1
         addresses = tuple(f"10.0.{network}.{number}" for network in range(networks))
-        media = tuple(FakeMedia(f"{name}-{i}", disk_bytes) for i in range(disks))
+        media = tuple(
+            FakeMedia(f"{name}-{i}", disk_bytes, cache=None if Role.HEAD in roles else WriteCache())
+            for i in range(disks)
+        )
         rng = self.rng(f"host:{name}")
         host = FakeHost(name, roles, addresses, media, self.network, rng, self.contents)
         self.stores[name] = MemoryStore()

@@ -112,9 +112,7 @@ def export_id(export: Export) -> str:
 
 
 def add_node(export: Export, device: str) -> Command:
-    """Writes reach the device before they are answered as far as the head's flushes ask for it.
-
-    Discards are not passed on: on disks that return anything but zeros for discarded blocks, the
+    """Discards are not passed on: on disks that return anything but zeros for discarded blocks, the
     legs of a segment would differ, and every scrub would report it.
     """
     return "blockdev-add", {
@@ -133,12 +131,16 @@ def add_node(export: Export, device: str) -> Command:
 
 
 def add_export(export: Export) -> Command:
+    """Writes are durable before they are answered, whatever the disk's own cache holds back. A
+    storage host that loses its power, or a disk that does, may be there again before its leg was
+    given up: then nobody fills in what it forgot, and the head's next flush would be answered."""
     return "block-export-add", {
         "type": "nbd",
         "id": export_id(export),
         "node-name": node_name(export.extent),
         "name": export.name,
         "writable": True,
+        "writethrough": True,
     }
 
 

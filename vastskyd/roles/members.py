@@ -136,6 +136,7 @@ class Members:
             self._refused[spec.id] = error.message
 
     async def _enrol(self, spec: DiskSpec) -> None:
+        await self.rescan()  # it may have been used since
         block = next(
             (b for b in self._blocks if spec.path == b.path or spec.path in b.aliases), None
         )

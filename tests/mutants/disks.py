@@ -1,0 +1,150 @@
+"""Mutants of what keeps data from being destroyed, or given to another: wipes, and the refusal of
+disks that have something on them."""
+
+from tests.mutants.mutant import mutant
+
+_STORAGE = "vastskyd/roles/storage.py"
+_TURN = "vastskyd/core/turn.py"
+_DISKS = "vastskyd/kernel/disks.py"
+
+_ROLE = "tests/sim/test_storage_role.py"
+_FOREIGN = "tests/sim/test_foreign_disks.py"
+_WIPES = "tests/sim/test_wipes.py"
+_LIFE = "tests/sim/test_cluster.py"
+
+MUTANTS = (
+    # --- wipes -----------------------------------------------------------------------------
+    mutant(
+        "wipe-not-before-use",
+        "an extent is given to a volume with what was on it",
+        _STORAGE,
+        (
+            "needed = record.state is ExtentRecordState.WIPING or spec.wipe_first",
+            "needed = record.state is ExtentRecordState.WIPING",
+        ),
+        f"{_ROLE}::test_an_extent_is_ready_and_served_once_it_is_wiped",
+    ),
+    mutant(
+        "wipe-not-after-release",
+        "a released extent is forgotten with what was on it",
+        _STORAGE,
+        (
+            "needed = record.state is ExtentRecordState.WIPING or spec.wipe_first",
+            "needed = record.state is not ExtentRecordState.WIPING and spec.wipe_first",
+        ),
+        f"{_ROLE}::test_a_released_extent_is_wiped_before_it_is_gone",
+    ),
+    mutant(
+        "wipe-not-to-its-end",
+        "an extent is ready after the first part of its wipe",
+        _STORAGE,
+        (
+            "while needed and self._wipes[extent].done_bytes < record.length_bytes:",
+            "while needed and self._wipes[extent].done_bytes == 0:",
+        ),
+        f"{_WIPES}::test_a_long_extent_is_wiped_to_its_end",
+    ),
+    mutant(
+        "wipe-ready-too-soon",
+        "an extent that is being wiped is reported ready",
+        _STORAGE,
+        (
+            "ExtentRecordState.PREPARING: ExtentCondition.PREPARING,",
+            "ExtentRecordState.PREPARING: ExtentCondition.READY,",
+        ),
+        f"{_ROLE}::test_an_extent_is_ready_and_served_once_it_is_wiped",
+    ),
+    mutant(
+        "wipe-described-ready-too-soon",
+        "the disk says that an extent is ready before it is wiped",
+        _STORAGE,
+        (
+            "state = ExtentRecordState.PREPARING if record is None else record.state",
+            "state = ExtentRecordState.READY if record is None else record.state",
+        ),
+        f"{_ROLE}::test_an_extent_is_ready_and_served_once_it_is_wiped",
+    ),
+    mutant(
+        "wipe-gone-too-soon",
+        "an extent that is being wiped is reported gone",
+        _STORAGE,
+        (
+            "ExtentRecordState.WIPING: ExtentCondition.WIPING,",
+            "ExtentRecordState.WIPING: ExtentCondition.GONE,",
+        ),
+        f"{_ROLE}::test_a_released_extent_is_wiped_before_it_is_gone",
+    ),
+    mutant(
+        "wipe-used-range-stays-clean",
+        "a range that an extent used is taken for zeros afterwards",
+        _TURN,
+        (
+            "clean = without_range(disk.clean, (place.offset_bytes, end_bytes))",
+            "clean = disk.clean",
+        ),
+        f"{_WIPES}::test_what_a_volume_gets_is_no_longer_known_as_zeros",
+    ),
+    mutant(
+        "wipe-all-is-clean",
+        "ranges of which nothing is known are taken for zeros",
+        "vastskyd/core/placement.py",
+        ("length_bytes, not self._is_clean(start, length_bytes))", "length_bytes, False)"),
+        f"{_WIPES}::test_a_new_volume_reads_as_zeros_whatever_was_on_the_disk",
+    ),
+    mutant(
+        "wipe-unheard-is-clean",
+        "an extent that its host never heard of leaves a range taken for zeros",
+        "vastskyd/core/plan.py",
+        ("    if not extent.wipe_first:\n", "    if extent.length_bytes:\n"),
+        f"{_LIFE}::test_no_range_is_taken_for_zeros_that_was_not_wiped",
+    ),
+    # --- foreign disks ---------------------------------------------------------------------
+    mutant(
+        "foreign-manager-asks-nothing",
+        "the manager takes a disk with something on it",
+        "vastskyd/roles/commands.py",
+        ("if candidate.found and not request.wipe:", "if candidate.found and request.wipe:"),
+        f"{_FOREIGN}::test_a_disk_with_something_on_it_is_refused_by_the_manager",
+    ),
+    mutant(
+        "foreign-host-asks-nothing",
+        "a storage host takes a disk with something on it",
+        "vastskyd/roles/members.py",
+        ("if block.found and not spec.wipe:", "if block.found and spec.path == spec.serial:"),
+        f"{_ROLE}::test_a_disk_with_something_on_it_is_refused_unless_told_to_wipe",
+    ),
+    mutant(
+        "foreign-looked-at-long-ago",
+        "a storage host takes a disk by what it saw there some time ago",
+        "vastskyd/roles/members.py",
+        (
+            "        await self.rescan()  # it may have been used since\n",
+            "",
+        ),
+        f"{_FOREIGN}::test_what_came_on_the_disk_after_the_manager_looked_is_kept",
+    ),
+    mutant(
+        "foreign-always-wipe",
+        "every enrolment allows the host to wipe",
+        "vastskyd/core/orders.py",
+        ("wipe=any(job.message == WIPE_ALLOWED for job in jobs),", "wipe=enrol,"),
+        f"{_FOREIGN}::test_what_came_on_the_disk_after_the_manager_looked_is_kept",
+    ),
+    mutant(
+        "foreign-signature-unseen",
+        "what wipefs finds on a disk is ignored",
+        _DISKS,
+        ("return False, describe_signatures(outcome.output)", 'return False, ""'),
+        "tests/kernel/test_flushes.py::test_what_stands_on_a_disk_is_found_and_erased_when_told",
+    ),
+    mutant(
+        "foreign-cluster-taken",
+        "a disk of another cluster is taken for one of ours",
+        "vastskyd/roles/members.py",
+        (
+            "case Current() if found.description.cluster == self._cluster:",
+            "case Current() if found.description.cluster:",
+        ),
+        f"{_ROLE}::test_a_disk_of_another_cluster_is_refused",
+    ),
+)
