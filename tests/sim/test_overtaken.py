@@ -18,6 +18,7 @@ from vastskyd.core.documents import (
 )
 from vastskyd.core.ids import VolumeId
 from vastskyd.core.model import Role
+from vastskyd.core.witness import Introduction
 from vastskyd.roles.manager import Manager
 from vastskyd.roles.node import NodeAgent
 
@@ -36,7 +37,10 @@ def test_a_node_keeps_the_newest_document() -> None:
         world = World(1)
         world.add_host(NODE, Role.HEAD)
         ports = world.ports(NODE)
-        agent = NodeAgent(NODE, NODE, ports.kernel, ports.peers, ports.clock)
+        said = Introduction(
+            node=NODE, roles=(Role.HEAD,), addresses=("10.0.0.1",), port=1, rack="", revision=0
+        )
+        agent = NodeAgent(said, NODE, ports.kernel, ports.peers, ports.clock)
         for revision in (5, 4, 5, 3):
             await agent.answer(NODE, document(revision, rate=revision))
         assert agent._document is not None

@@ -9,6 +9,7 @@ import pytest
 from tests.sim import loop
 from tests.sim.fake_kernel import FakeHost
 from tests.sim.world import World
+from vastskyd.core.description import ExtentRecord
 from vastskyd.core.documents import (
     DiskCondition,
     DiskSpec,
@@ -25,7 +26,6 @@ from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Encryption, Layout, Role
 from vastskyd.core.names import LegName, export_name, extent_dm_name
 from vastskyd.core.units import MIB
-from vastskyd.ondisk.description import ExtentRecord
 from vastskyd.ondisk.slots import Current, choose
 from vastskyd.ports import Export
 from vastskyd.roles.storage import StorageRole
