@@ -8,6 +8,7 @@ _LAYOUT = "vastskyd/core/layout.py"
 _PLAN = "vastskyd/core/plan.py"
 _RECOVERY = "vastskyd/core/recovery.py"
 _MANAGER = "vastskyd/roles/manager.py"
+_LEDGER = "vastskyd/roles/ledger.py"
 
 _AT_HEAD = "tests/core/test_layout.py"
 _RULE = "tests/core/test_quorum.py"
@@ -78,7 +79,7 @@ MUTANTS = (
         "legs out of the set are given to md when it assembles",
         _LAYOUT,
         (
-            "committed = [leg for leg in segment.spec.legs if leg.state is LegState.IN_SYNC]",
+            "committed = [leg for leg in segment.spec.legs if leg.state in _first_legs(segment)]",
             "committed = list(segment.spec.legs)",
         ),
         f"{_AT_HEAD}::test_an_array_is_assembled_from_a_recovery_quorum",
@@ -253,7 +254,7 @@ MUTANTS = (
         "quorum-attach-with-one",
         "a volume is attached with fewer legs than the recovery quorum, unasked",
         _PLAN,
-        ("need = 1 if attachment.forced else recovery_quorum(committed)", "need = 1"),
+        ("need = committed if segment.in_doubt else recovery_quorum(committed)", "need = 1"),
         f"{_MOVING}::test_a_move_waits_until_a_recovery_quorum_is_fenced",
     ),
     mutant(
@@ -272,8 +273,8 @@ MUTANTS = (
         "the manager's answer is used before its commit is durable",
         _MANAGER,
         (
-            "            self._commit(turn.draft)\n",
-            "            asyncio.get_running_loop().call_later(0.3, self._commit, turn.draft)\n",
+            "            self._ledger.commit(turn.draft)\n",
+            "            asyncio.get_running_loop().call_later(0.3, self._ledger.commit, turn.draft)\n",
         ),
         f"{_COMMITS}::test_an_answer_is_given_of_what_the_store_has",
         f"{_COMMITS}::test_a_manager_that_dies_after_its_answer_knows_of_it",
@@ -283,10 +284,10 @@ MUTANTS = (
         "the manager goes on with what its store refused",
         _MANAGER,
         (
-            "            self._commit(turn.draft)\n"
+            "            self._ledger.commit(turn.draft)\n"
             "            known, self._state = self._state.events, turn.draft\n",
             "            known, self._state = self._state.events, turn.draft\n"
-            "            self._commit(turn.draft)\n",
+            "            self._ledger.commit(turn.draft)\n",
         ),
         f"{_COMMITS}::test_a_change_that_is_not_durable_has_not_happened",
     ),
@@ -308,13 +309,13 @@ MUTANTS = (
         "overtaken-session",
         "what was reported by a document of an earlier session counts as new",
         _MANAGER,
-        ("if report.revision < facts.session_revision:", "if report.revision < 0:"),
+        ("or report.revision < facts.session_revision:", "or report.revision < 0:"),
         f"{_OVERTAKEN}::test_a_report_by_a_document_of_an_earlier_session_is_dropped",
     ),
     mutant(
         "commit-generation-not-kept",
         "a restarted manager gives its documents old numbers",
-        _MANAGER,
+        _LEDGER,
         ("number = 1 if before is None else before.number + 1", "number = 1"),
         f"{_COMMITS}::test_a_restarted_manager_numbers_its_documents_above_all_before",
     ),
