@@ -274,7 +274,8 @@ MUTANTS = (
         _MANAGER,
         (
             "            self._ledger.commit(turn.draft)\n",
-            "            asyncio.get_running_loop().call_later(0.3, self._ledger.commit, turn.draft)\n",
+            "            late = self._ledger.commit\n"
+            "            asyncio.get_running_loop().call_later(0.3, late, turn.draft)\n",
         ),
         f"{_COMMITS}::test_an_answer_is_given_of_what_the_store_has",
         f"{_COMMITS}::test_a_manager_that_dies_after_its_answer_knows_of_it",
