@@ -18,7 +18,6 @@ def _tests() -> set[str]:
 
 
 def test_the_fault_matrix_is_told_as_it_is_tested() -> None:
-    rows = _ROW.findall((ROOT / "docs/failures.md").read_text())
-    assert len(rows) == len(set(rows)), "a line is there twice"
-    told = set(rows) - {"case"}
-    assert told == _tests()
+    found = _ROW.findall((ROOT / "docs/failures.md").read_text())
+    rows = [row for row in found if row != "case"]
+    assert sorted(rows) == sorted(_tests())
