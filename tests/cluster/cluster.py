@@ -323,8 +323,12 @@ class Cluster:
     def settings(self, **timeouts_s: float) -> None:
         """Changes the manager's timeouts while it runs."""
         lines = "".join(f"{key} = {value}\n" for key, value in timeouts_s.items())
+        self.put_settings(f"[timeouts]\n{lines}")
+
+    def put_settings(self, text: str) -> None:
+        """All that is set besides the defaults, at once."""
         manager = self.lab[MANAGER]
-        manager.put("/etc/vastsky/vastskyd.toml.d/lab.toml", f"[timeouts]\n{lines}".encode())
+        manager.put("/etc/vastsky/vastskyd.toml.d/lab.toml", text.encode())
         manager.run("systemctl reload vastskyd", 60)
 
     def cut_off(self, name: str, other: str) -> None:
