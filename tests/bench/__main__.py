@@ -1,8 +1,8 @@
 """`python -m tests.bench`: what a program loses to repair, as a ratio.
 
 A program writes block after block, each flushed; then it does the same while a lost copy is
-rebuilt. Both are measured on the same hosts, one right after the other, several times in turn. The first
-figure alone says nothing: the hosts are emulated.
+rebuilt. Both are measured on the same hosts, one right after the other, several times in turn.
+The first figure alone says nothing: the hosts are emulated.
 """
 
 import argparse
