@@ -118,7 +118,6 @@ def _has_mapping(directory: Path, numbers: frozenset[str]) -> bool:
         major, _, minor = fields[3].partition(":")
         if f"{int(major, 16)}:{int(minor, 16)}" in numbers:
             return True
-        # Of a device that is mapped itself, the number is its name's file system's.
         if len(fields) > 5 and _is_device(Path(fields[5]), numbers):
             return True
     return False
