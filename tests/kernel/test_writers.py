@@ -73,7 +73,7 @@ def _until(so: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("does", "ended"), [(_WRITE, True), (_READ, False)])
+@pytest.mark.parametrize(("does", "ended"), [(_WRITE, True), (_MAP, True), (_READ, False)])
 def test_who_has_the_device_itself(tmp_path: Path, does: str, ended: bool) -> None:
     with loop_device(tmp_path, MIB) as device, program(Path(device), does) as child:
         said = writers.end_writers(Path(device).name)

@@ -243,6 +243,13 @@ MUTANTS = (
         f"{_IN_PROC}::test_a_file_on_the_device",
     ),
     mutant(
+        "fence-writers-that-mapped-the-device",
+        "programs that have the device itself mapped are not found",
+        _WRITERS,
+        ("if len(fields) > 5 and _is_device(", "if len(fields) > 6 and _is_device("),
+        f"{_IN_PROC}::test_who_has_the_device_itself",
+    ),
+    mutant(
         "fence-writers-of-the-device",
         "programs that have the device itself open are not found",
         _WRITERS,

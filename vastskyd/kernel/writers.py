@@ -95,24 +95,29 @@ def _fields(text: str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in pairs}
 
 
-def _is_device(link: Path, numbers: frozenset[str]) -> bool:
-    """Only what lies in /dev is looked at: stat of a file on a dead network mount would hang."""
+def _is_device(path: Path, numbers: frozenset[str]) -> bool:
+    """Of a link in /proc, or what such a one names. Only what lies in /dev is looked at: stat of a
+    file on a dead network mount would hang."""
     try:
-        if not os.readlink(link).startswith("/dev/"):
+        name = os.readlink(path) if path.is_relative_to(_PROC) else str(path)
+        if not name.startswith("/dev/"):
             return False
-        status = os.stat(link)
+        status = os.stat(path)
     except OSError:
         return False
     return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" in numbers
 
 
 def _has_mapping(directory: Path, numbers: frozenset[str]) -> bool:
-    """Of /proc/PID/maps: "7f..-7f.. rw-s 00000000 fd:04 12 /srv/data/file"."""
+    """Of /proc/PID/maps: "7f..-7f.. rw-s 00000000 fd:04 12 /srv/data/file"; where the device itself
+    is mapped the number is of the file system that has its name."""
     for line in (sysfs.attribute(directory / "maps") or "").splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) < 5 or fields[1][1] != "w" or fields[1][3] != "s":
             continue
         major, _, minor = fields[3].partition(":")
         if f"{int(major, 16)}:{int(minor, 16)}" in numbers:
+            return True
+        if len(fields) > 5 and _is_device(Path(fields[5]), numbers):
             return True
     return False
