@@ -6,6 +6,7 @@
 import argparse
 import gc
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -40,7 +41,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first one")
     parser.add_argument("--mode", choices=MODES, help="all in turn, if it is not given")
     parser.add_argument("--hours", type=float, default=24.0, help="how long a season is")
-    parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=cores, help="how many processes")
     parser.add_argument("--only", type=int, help="this seed alone, with its trace")
     options = parser.parse_args()
     modes = (options.mode,) if options.mode else MODES

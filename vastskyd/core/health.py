@@ -77,7 +77,9 @@ def _segment_health(
     if waiting:
         return Health.STALLED, f"{where}: writes wait for {_names(turn, waiting)}"
     if facts:
-        good = [leg.extent for leg in segment.legs if leg.state in _GOOD]
+        # One that md gave up is gone, whether that could be recorded yet or not.
+        out = {e for e, f in facts.items() if f.condition is LegCondition.OUT}
+        good = [leg.extent for leg in segment.legs if leg.state in _GOOD and leg.extent not in out]
     else:
         good = [
             leg.extent for leg in segment.legs if leg.state in _GOOD and reachable(turn, leg.extent)

@@ -20,6 +20,7 @@ from vastskyd.core.model import (
     ExtentState,
     Job,
     JobKind,
+    JobState,
     LegState,
     Segment,
     Severity,
@@ -46,6 +47,16 @@ def advance(turn: Turn) -> None:
             rule(turn)
         if (turn.draft.puts(), turn.draft.deletes()) == before:
             return
+
+
+def is_unsettled(turn: Turn) -> bool:
+    """Whether some rule counts the time that something takes."""
+    attachments = [v.attachment for v in turn.draft.volumes.values() if v.attachment is not None]
+    return (
+        not all(turn.facts[node].online for node in turn.draft.nodes)
+        or any(job.state is JobState.RUNNING for job in turn.draft.jobs.values())
+        or any(attachment.state is not AttachmentState.ATTACHED for attachment in attachments)
+    )
 
 
 # --- disks and extents -------------------------------------------------------------------

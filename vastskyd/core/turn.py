@@ -100,8 +100,6 @@ class Turn:
 
     def end_job(self, job: Job, message: str = "", error_code: str = "") -> None:
         """Done, or failed if there is an error code."""
-        for key in [key for key in self.waiting if key[0] == job.id]:
-            del self.waiting[key]
         self.draft.put(
             msgspec.structs.replace(
                 job,

@@ -22,7 +22,6 @@ from vastskyd.core.errors import (
 from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import (
-    AttachmentState,
     Event,
     Job,
     JobState,
@@ -30,7 +29,7 @@ from vastskyd.core.model import (
     Severity,
 )
 from vastskyd.core.orders import Orders, orders
-from vastskyd.core.plan import advance
+from vastskyd.core.plan import advance, is_unsettled
 from vastskyd.core.state import Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
@@ -143,20 +142,11 @@ class Manager:
 
     def _restless(self) -> bool:
         """Something is under way or away: time alone may change what is to be done."""
-        return (
-            bool(self._ledger.trouble)
-            or any(
-                not self._facts[node].online
-                or self._accepted.get(node) != self._facts[node].sent_revision
-                for node in self._state.nodes
-            )
-            or any(job.state is JobState.RUNNING for job in self._state.jobs.values())
-            or any(
-                volume.attachment is not None
-                and volume.attachment.state is not AttachmentState.ATTACHED
-                for volume in self._state.volumes.values()
-            )
+        unsent = any(
+            self._accepted.get(node) != self._facts[node].sent_revision
+            for node in self._state.nodes
         )
+        return unsent or bool(self._ledger.trouble) or is_unsettled(self._turn())
 
     def _turn(self) -> Turn:
         return Turn(
@@ -174,6 +164,7 @@ class Manager:
         if turn.draft.changed:
             self._ledger.commit(turn.draft)
             known, self._state = self._state.events, turn.draft
+            self._waiting = {k: s for k, s in self._waiting.items() if _runs(self._state, k[0])}
             for number in sorted(self._state.events.keys() - known.keys()):
                 _log_event(self._state.events[number])
 
@@ -393,6 +384,10 @@ def _log_event(event: Event) -> None:
     """The cluster's history stands in the manager's journal, too, with fields to search by."""
     fields = {"VASTSKY_EVENT": event.kind, "VASTSKY_SUBJECT": event.subject}
     log.log(_LEVELS[event.severity], "%s", event.message, extra=fields)
+
+
+def _runs(state: Draft, job: JobId) -> bool:
+    return job in state.jobs and state.jobs[job].state is JobState.RUNNING
 
 
 def _says(report: Report) -> tuple[object, ...]:
