@@ -79,7 +79,7 @@ class FakeMd:
                     raise BusyError(f"{block.name} is in use: {block.users[0]}")
             grains(size_bytes)
             work = self._create(uuid, blocks, copies, size_bytes)
-            return await self._kernel.call(f"create {name}", work, CALL_TIMEOUT_S)
+            return await self._kernel.call(f"create {name}", work, CALL_TIMEOUT_S, a_process=True)
 
     async def _create(self, uuid: str, blocks: list[Block], copies: int, size_bytes: int) -> str:
         """As mdadm does it: the superblocks are on all legs before the kernel shows an array."""
@@ -89,15 +89,18 @@ class FakeMd:
         array.bits = array.all_bits()
         for slot, block in enumerate(blocks):
             array.join(Member(block, slot, slot, MemberState.IN_SYNC))
-        await array.write_bitmap(array.working())
-        await array.write_supers()
-        faulty = any(member.state is MemberState.FAULTY for member in array.members)
-        if faulty or None in [await _read_super(block) for block in blocks]:
-            del self._kernel.blocks[name]
+        try:
+            await array.write_bitmap(array.working())
+            await array.write_supers()
+            faulty = any(member.state is MemberState.FAULTY for member in array.members)
+            if faulty or None in [await _read_super(block) for block in blocks]:
+                raise IoError("mdadm: failed to write the superblocks")
+        except BaseException:
+            self._kernel.blocks.pop(name, None)
             for member in list(array.members):
                 array.members.remove(member)
                 member.block.close(array.label)
-            raise IoError("mdadm: failed to write the superblocks")
+            raise
         self._kernel.blocks[name] = array
         self._kernel.notify()
         return array.path

@@ -14,7 +14,6 @@ from vastskyd.core.model import (
     AttachmentState,
     Job,
     JobKind,
-    LegState,
     Scrub,
     ScrubResult,
     Segment,
@@ -122,12 +121,13 @@ def _hindrance(turn: Turn, volume: Volume, scrub: Scrub) -> str:
         return f"its head {attachment.head} is unreachable"
     segment = volume.segments[scrub.segment]
     seen = _seen(turn, volume, scrub)
-    # A head that has not spoken since the manager started is not told to stop.
-    good_so_far = seen is None or all(leg.condition is LegCondition.ACTIVE for leg in seen.legs)
-    if not _is_whole(segment) or not good_so_far:
-        good = len(segment.in_state(LegState.IN_SYNC))
-        return f"segment {segment.index} has {good} of {len(segment.legs)} legs in sync and at work"
-    return ""
+    good = set(segment.in_sync())
+    if seen is not None:  # a head that has not spoken since the manager started is not told to stop
+        good &= {leg.extent for leg in seen.legs if leg.condition is LegCondition.ACTIVE}
+    if len(good) == len(segment.legs):
+        return ""
+    of = f"{len(good)} of {len(segment.legs)}"
+    return f"segment {segment.index} has {of} legs in sync and at work"
 
 
 def _seen(turn: Turn, volume: Volume, scrub: Scrub) -> SegmentFact | None:

@@ -164,27 +164,29 @@ class LinuxMd:
         await self._write(device, directory / "sync_speed_max", str(max_kib_s), "set rate")
 
     async def start_check(self, device: str) -> None:
-        await self._scrub(f"start a check of {device}", f"check:{device}", md_scrub.start_check)
+        await self._scrub("check", f"start a check of {device}", device, md_scrub.start_check)
 
     async def check_status(self, device: str) -> CheckStatus:
-        return md_scrub.check_status(os.path.basename(device))
+        array = os.path.basename(device)
+        what = f"look at the check of {device}"
+        return await threads.call(lambda: md_scrub.check_status(array), CALL_TIMEOUT_S, what)
 
     async def stop_check(self, device: str) -> None:
-        await self._scrub(f"stop the check of {device}", f"check:{device}", md_scrub.stop_check)
+        await self._scrub("check", f"stop the check of {device}", device, md_scrub.stop_check)
 
     async def hold_writes(self, device: str, offset_bytes: int, length_bytes: int) -> None:
         def act(array: str) -> None:
             md_scrub.hold_writes(array, offset_bytes, length_bytes)
 
         self._expect_settled(device)
-        await self._scrub(f"hold writes to {device}", f"hold:{device}", act)
+        await self._scrub("hold", f"hold writes to {device}", device, act)
 
     async def release_writes(self, device: str) -> None:
         self._expect_settled(device)
         for member in md_sysfs.members(os.path.basename(device)):
             if threads.at_work(_repair_lane(member)):
                 raise BusyError(f"a write to {member} is on its way")
-        await self._scrub(f"release writes to {device}", f"hold:{device}", md_scrub.release_writes)
+        await self._scrub("hold", f"release writes to {device}", device, md_scrub.release_writes)
 
     def _expect_settled(self, device: str) -> None:
         """One call at a time: one whose caller has gone must not change what a later one set."""
@@ -208,11 +210,14 @@ class LinuxMd:
             lane=_repair_lane(os.path.basename(leg)),
         )
 
-    async def _scrub(self, what: str, lane: str, act: Callable[[str], None]) -> None:
-        """In a lane of its own: whatever md waits for, a leg can still be failed."""
-        array = os.path.basename(lane)
+    async def _scrub(self, kind: str, what: str, device: str, act: Callable[[str], None]) -> None:
+        """In lanes of their own: whatever md waits for, a leg can still be failed."""
+        array = os.path.basename(device)
         await threads.call(
-            lambda: _speaking(what, lambda: act(array)), CALL_TIMEOUT_S, what, lane=lane
+            lambda: _speaking(what, lambda: act(array)),
+            CALL_TIMEOUT_S,
+            what,
+            lane=f"{kind}:{device}",
         )
 
     async def stop(self, device: str) -> None:
