@@ -200,11 +200,11 @@ class _Rebuilding:
     # --- volumes ----------------------------------------------------------------------------
 
     def _put_volume(self, volume: VolumeId, found: tuple[Found, ...]) -> None:
+        """Also one of which only what was replaced is seen: were it not known, its extents that are
+        being wiped would be taken for those of a deleted volume, and the others with them."""
         if volume in self._evidence.deleted or not any(f.record.volume_name for f in found):
             return
         newest = max(found, key=lambda f: (f.record.set_revision, f.record.id)).record
-        if all(f.record.state is ExtentRecordState.WIPING for f in found):
-            return
         epoch = self._evidence.epoch(volume)
         attachment, stack = self._attachment(volume, epoch)
         count = max(newest.segments, *(f.record.segment + 1 for f in found))
@@ -286,6 +286,8 @@ class _Rebuilding:
     ) -> Segment:
         found = self._evidence.segment(volume, index)
         if not found:
+            if stack is not None:
+                self._block_unseen(volume, index)
             return Segment(index=index, length_bytes=0, legs=(), initialised=True, in_doubt=True)
         config = max(found, key=lambda f: (f.record.set_revision, bool(f.record.legs))).record
         hints = config.legs or tuple(_hint(f) for f in found if not _is_wiping(f))
@@ -321,10 +323,7 @@ class _Rebuilding:
         """The legs by the head's word. Those in its array hold all that was acknowledged; of those
         out of it none is in the set any more."""
         if not seen.in_sync:
-            self._blocked.append(
-                f"volume {self._name(volume)} is in use, and its head shows no leg that works of"
-                f" segment {seen.index}"
-            )
+            self._block_unseen(volume, seen.index)
         by_extent = {hint.extent: hint for hint in hints}
         by_extent |= {
             f.record.id: _hint(f)
@@ -349,6 +348,11 @@ class _Rebuilding:
                 others.append(msgspec.structs.replace(hint, state=self._state_out(hint)))
         others.sort(key=lambda hint: hint.state is not LegState.BEHIND)
         return (*used, *others[: max(0, copies - len(used))])
+
+    def _block_unseen(self, volume: VolumeId, index: int) -> None:
+        self._blocked.append(
+            f"volume {self._name(volume)} is in use, and nobody says of what its segment {index} is"
+        )
 
     def _state_out(self, hint: LegHint) -> LegState:
         there = self._evidence.found.get(hint.extent)
