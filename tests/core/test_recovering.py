@@ -161,6 +161,10 @@ class World:
             },
         )
 
+    def describe_first(self, number: int) -> None:
+        if extent_id(number) not in {record.id for record in self.disks[number].extents}:
+            self.describe(number)
+
     def wiped(self, number: int) -> None:
         """What was released there is gone."""
         kept = tuple(
@@ -189,6 +193,8 @@ class World:
         what, of = may[choose % len(may)]
         state = {"lose": LegState.BEHIND, "rejoin": LegState.JOINING, "enter": LegState.IN_SYNC}
         if of is not None:
+            if what == "rejoin":  # to be filled it was exported, and for that described
+                self.describe_first(int(of, 16))
             self.commit({of: state[what]})
         elif what == "replace":
             self.commit({}, fresh=self.new_leg(LegState.REBUILDING))

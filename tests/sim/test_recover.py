@@ -433,6 +433,7 @@ def test_what_is_there_again_and_again_is_the_same() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, 3, "h2")
         await cluster.create("idle")
+        await cluster.ask(api.SetStandby(volume="idle", heads=(NodeId("h1"),)))
         before = cluster.state()
         for _ in range(3):
             await cluster.ask(api.BeginRecovery())
@@ -440,6 +441,8 @@ def test_what_is_there_again_and_again_is_the_same() -> None:
             await writes_go_on(cluster)
             assert legs(cluster.state()) == legs(before)
         assert len(cluster.world.stores["h1"].kept) == 3
+        assert cluster.state_of("idle").standby == ("h1",)
+        assert "standby-set" in await cluster.events()
         await cluster.delete("idle")
         await at_the_end(cluster, "h2")
 

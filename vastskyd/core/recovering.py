@@ -17,7 +17,7 @@ stands on its legs tells, if all of them are there.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -55,7 +55,8 @@ NOT_SEEN = "not seen since the manager's database was rebuilt"
 
 @dataclass(frozen=True)
 class Case:
-    """What a manager without records knows: itself, and who spoke to it."""
+    """What a manager without records knows: itself, and who spoke to it. `before` are records that
+    were set aside whole: of them comes what no disk tells, and nothing else."""
 
     cluster: ClusterId
     cluster_name: str
@@ -65,6 +66,7 @@ class Case:
     export_port_first: int
     now_s: float
     new_token: Callable[[int], str]
+    before: ClusterState = field(default_factory=ClusterState)
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,16 @@ class _Rebuilding:
 
     def _put_cluster(self) -> None:
         case = self._case
+        for record in (*case.before.events.values(), *case.before.secrets.values()):
+            self._draft.put(record)
+        before = case.before.cluster.get(case.cluster)
         told = [found.record.encryption for found in self._evidence.found.values()]
         self._draft.put(
             Cluster(
                 id=case.cluster,
                 name=case.cluster_name,
                 manager=case.manager,
-                created_s=case.now_s,
+                created_s=case.now_s if before is None else before.created_s,
                 encryption=told[0] if told else case.encryption,
             )
         )
@@ -124,6 +129,7 @@ class _Rebuilding:
     def _put_hosts(self) -> None:
         for name, witness in sorted(self._case.witnesses.items()):
             said = witness.said
+            before = self._case.before.nodes.get(name)
             self._draft.put(
                 Node(
                     id=name,
@@ -132,7 +138,7 @@ class _Rebuilding:
                     port=said.port,
                     export_port=self._export_port(name),
                     rack=said.rack,
-                    joined_s=self._case.now_s,
+                    joined_s=self._case.now_s if before is None else before.joined_s,
                 )
             )
             self._notes += [f"{name}: {what}" for what in said.unreadable]
@@ -214,6 +220,7 @@ class _Rebuilding:
         segments = _with_lengths(segments, newest.volume_size_bytes)
         unseen = any(self._is_unseen(leg.extent) for s in segments for leg in s.legs)
         name = self._free_name(newest.volume_name, volume)
+        before = self._case.before.volumes.get(volume)
         rebuilt = Volume(
             id=volume,
             name=name,
@@ -224,7 +231,8 @@ class _Rebuilding:
             segments=segments,
             epoch=epoch_after(epoch) if unseen and attachment is None else epoch,
             attachment=attachment,
-            created_s=self._case.now_s,
+            standby=() if before is None else before.standby,
+            created_s=self._case.now_s if before is None else before.created_s,
         )
         self._draft.put(rebuilt)
         for segment in segments:
@@ -331,10 +339,10 @@ class _Rebuilding:
             if f.record.id in seen.in_sync and f.record.id not in by_extent
         }
         for extent in seen.in_sync:
-            if extent not in by_extent:
+            if extent not in by_extent or self._is_lost(by_extent[extent]):
                 self._blocked.append(
-                    f"leg {extent} of a volume in use ({self._name(volume)}) lies on a disk that"
-                    " was not seen, and nobody says on which"
+                    f"volume {self._name(volume)} is in use, and nobody says on which disk its leg"
+                    f" {extent} is"
                 )
         relied_on = [h.extent for h in hints if h.state in _RELIED_ON and h.extent in seen.in_sync]
         used: list[LegHint] = []
@@ -355,11 +363,16 @@ class _Rebuilding:
         )
 
     def _state_out(self, hint: LegHint) -> LegState:
-        there = self._evidence.found.get(hint.extent)
-        lost = there is None and hint.disk in self._evidence.disks
-        if lost or (there is not None and _is_wiping(there)):
+        if self._is_lost(hint):
             return LegState.FAILED
         return LegState.BEHIND if hint.state in _RELIED_ON else hint.state
+
+    def _is_lost(self, hint: LegHint) -> bool:
+        """Whether its disk was seen and does not have it any more."""
+        there = self._evidence.found.get(hint.extent)
+        if there is None:
+            return hint.disk in self._evidence.disks
+        return _is_wiping(there)
 
     def _name(self, volume: VolumeId) -> str:
         names = [f.record.volume_name for f in self._evidence.volumes.get(volume, ())]

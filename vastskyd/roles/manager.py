@@ -22,7 +22,7 @@ from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Event, Generation, Job, JobState, Record, Severity
 from vastskyd.core.orders import Orders, orders
 from vastskyd.core.plan import advance
-from vastskyd.core.state import Draft, load
+from vastskyd.core.state import ClusterState, Draft, load
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
 from vastskyd.roles import views
@@ -73,6 +73,11 @@ class Manager:
         for known in self._state.nodes:
             self._facts[known] = NodeFacts(since_s=started_s)
         self._revision = self._next_generation() << 32
+
+    @property
+    def records(self) -> ClusterState:
+        """As they are committed."""
+        return self._state
 
     def _next_generation(self) -> int:
         before = self._state.generation.get("manager")
