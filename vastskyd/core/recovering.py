@@ -37,19 +37,18 @@ from vastskyd.core.model import (
     ExtentState,
     Generation,
     Leg,
-    LegState,
     Node,
     Role,
     Segment,
     Volume,
     VolumeState,
 )
+from vastskyd.core.running_legs import RELIED_ON, hint_of, is_wiping, running_legs
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.witness import SegmentSighting, StackSighting, Witness
 
 _EXPORT_KEY_DIGITS = 32
 _SHORT_ID = 8
-_RELIED_ON = (LegState.IN_SYNC, LegState.JOINING)
 NOT_SEEN = "not seen since the manager's database was rebuilt"
 
 
@@ -298,7 +297,7 @@ class _Rebuilding:
                 self._block_unseen(volume, index)
             return Segment(index=index, length_bytes=0, legs=(), initialised=True, in_doubt=True)
         config = max(found, key=lambda f: (f.record.set_revision, bool(f.record.legs))).record
-        hints = config.legs or tuple(_hint(f) for f in found if not _is_wiping(f))
+        hints = config.legs or tuple(hint_of(f) for f in found if not is_wiping(f))
         # What was exported once may have been written to, whatever a lagging disk says.
         in_doubt = config.initialised or epoch > 0
         revision = config.set_revision
@@ -328,51 +327,20 @@ class _Rebuilding:
         seen: SegmentSighting,
         copies: int,
     ) -> tuple[LegHint, ...]:
-        """The legs by the head's word. Those in its array hold all that was acknowledged; of those
-        out of it none is in the set any more."""
+        legs = running_legs(self._evidence, hints, found, seen, copies)
         if not seen.in_sync:
             self._block_unseen(volume, seen.index)
-        by_extent = {hint.extent: hint for hint in hints}
-        by_extent |= {
-            f.record.id: _hint(f)
-            for f in found
-            if f.record.id in seen.in_sync and f.record.id not in by_extent
-        }
-        for extent in seen.in_sync:
-            if extent not in by_extent or self._is_lost(by_extent[extent]):
-                self._blocked.append(
-                    f"volume {self._name(volume)} is in use, and nobody says on which disk its leg"
-                    f" {extent} is"
-                )
-        relied_on = [h.extent for h in hints if h.state in _RELIED_ON and h.extent in seen.in_sync]
-        used: list[LegHint] = []
-        others: list[LegHint] = []
-        for hint in by_extent.values():
-            if hint.extent in seen.in_sync:
-                committed = not relied_on or hint.extent in relied_on
-                state = LegState.IN_SYNC if committed else LegState.JOINING
-                used.append(msgspec.structs.replace(hint, state=state))
-            else:
-                others.append(msgspec.structs.replace(hint, state=self._state_out(hint)))
-        others.sort(key=lambda hint: hint.state is not LegState.BEHIND)
-        return (*used, *others[: max(0, copies - len(used))])
+        for extent in legs.unexplained:
+            self._blocked.append(
+                f"volume {self._name(volume)} is in use, and nobody says on which disk its leg"
+                f" {extent} is"
+            )
+        return legs.hints
 
     def _block_unseen(self, volume: VolumeId, index: int) -> None:
         self._blocked.append(
             f"volume {self._name(volume)} is in use, and nobody says of what its segment {index} is"
         )
-
-    def _state_out(self, hint: LegHint) -> LegState:
-        if self._is_lost(hint):
-            return LegState.FAILED
-        return LegState.BEHIND if hint.state in _RELIED_ON else hint.state
-
-    def _is_lost(self, hint: LegHint) -> bool:
-        """Whether its disk was seen and does not have it any more."""
-        there = self._evidence.found.get(hint.extent)
-        if there is None:
-            return hint.disk in self._evidence.disks
-        return _is_wiping(there)
 
     def _name(self, volume: VolumeId) -> str:
         names = [f.record.volume_name for f in self._evidence.volumes.get(volume, ())]
@@ -425,7 +393,7 @@ class _Rebuilding:
     def _put_found(self, found: Found, *, keep: bool) -> None:
         record = found.record
         state = ExtentState.RELEASED
-        if keep and not _is_wiping(found):
+        if keep and not is_wiping(found):
             preparing = record.state is ExtentRecordState.PREPARING
             state = ExtentState.PREPARING if preparing else ExtentState.READY
         self._draft.put(
@@ -448,7 +416,7 @@ class _Rebuilding:
             if extent in self._draft.extents:
                 continue
             known = found.record.volume_name or found.record.volume in self._evidence.deleted
-            if known or _is_wiping(found):
+            if known or is_wiping(found):
                 self._put_found(found, keep=False)
             else:
                 self._blocked.append(
@@ -494,26 +462,11 @@ class _Rebuilding:
                     f"disk {disk.id} of node {disk.node}, with legs of {', '.join(sorted(names))}"
                 )
         for volume, segment, leg in self._draft.legs():
-            if leg.extent not in self._draft.extents and leg.state in _RELIED_ON:
+            if leg.extent not in self._draft.extents and leg.state in RELIED_ON:
                 self._missing.append(
                     f"volume {volume.name}, segment {segment.index}: leg {leg.extent} is not on its"
                     " disk any more"
                 )
-
-
-def _hint(found: Found) -> LegHint:
-    """Of an extent whose segment nobody describes."""
-    return LegHint(
-        extent=found.record.id,
-        disk=found.disk,
-        node=found.node,
-        offset_bytes=found.record.offset_bytes,
-        state=found.record.leg_state or LegState.IN_SYNC,
-    )
-
-
-def _is_wiping(found: Found) -> bool:
-    return found.record.state is ExtentRecordState.WIPING
 
 
 def _seen(stack: StackSighting, index: int) -> SegmentSighting:
