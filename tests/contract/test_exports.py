@@ -56,6 +56,18 @@ async def test_an_export_is_served_under_its_name_only(world: ExportsWorld) -> N
     assert not await reached(world, export(key="b"))
 
 
+async def test_a_daemon_that_remembers_nothing_sees_how_servers_were_set_up(
+    world: ExportsWorld,
+) -> None:
+    assert await world.exports.running() == ()
+    await serve(world, export(), export(HEAD2, EXTENT2))
+    running = await world.restarted().running()
+    assert sorted(running, key=lambda server: server.head) == [
+        world.server(HEAD2),
+        world.server(HEAD1),
+    ]
+
+
 async def test_two_heads_are_apart(world: ExportsWorld) -> None:
     first, second = export(), export(HEAD2, EXTENT2)
     await serve(world, first, second)

@@ -99,3 +99,13 @@ def test_ranges_are_sets_of_bytes(spans: list[tuple[int, int]], one: tuple[int, 
     assert grains(without_range(joined, one)) == grains(spans) - grains([one])
     assert grains(with_range(joined, one)) == grains(spans) | grains([one])
     assert grains(free_ranges((0, 200 * GRAIN_BYTES), spans)) == set(range(200)) - grains(spans)
+
+
+def test_a_disk_whose_description_is_full_takes_no_more() -> None:
+    span = [(4 * MIB, 200 * MIB)]
+    full = Room(DiskId("0"), NodeId("a"), "", list(span), extents_left=0)
+    one_more = Room(DiskId("1"), NodeId("a"), "", [(4 * MIB, 100 * MIB)], extents_left=1)
+    place = place_leg(8 * MIB, [full, one_more], set(), set())
+    assert place is not None
+    assert place.disk == "1"
+    assert place_leg(8 * MIB, [full, one_more], set(), set()) is None

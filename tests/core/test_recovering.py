@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vastskyd.core.description import DiskDescription, ExtentRecordState
-from vastskyd.core.documents import ExtentCondition, ExtentFact
+from vastskyd.core.documents import ExtentCondition, ExtentFact, ExtentWish
 from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
@@ -161,6 +161,10 @@ class World:
             },
         )
 
+    def describe_first(self, number: int) -> None:
+        if extent_id(number) not in {record.id for record in self.disks[number].extents}:
+            self.describe(number)
+
     def wiped(self, number: int) -> None:
         """What was released there is gone."""
         kept = tuple(
@@ -189,6 +193,8 @@ class World:
         what, of = may[choose % len(may)]
         state = {"lose": LegState.BEHIND, "rejoin": LegState.JOINING, "enter": LegState.IN_SYNC}
         if of is not None:
+            if what == "rejoin":  # to be filled it was exported, and for that described
+                self.describe_first(int(of, 16))
             self.commit({of: state[what]})
         elif what == "replace":
             self.commit({}, fresh=self.new_leg(LegState.REBUILDING))
@@ -388,3 +394,29 @@ def test_numbers_are_higher_than_any_that_was_given_out() -> None:
     rebuilt = World(2).recover({0, 1})
     (generation,) = rebuilt.records.generation.values()
     assert generation.number << 32 > 5
+
+
+def test_a_volume_of_which_only_a_replaced_leg_is_seen_is_not_taken_for_deleted() -> None:
+    """By the next recovery all of it would be wiped."""
+    world = World(2)
+    world.commit({extent_id(1): LegState.BEHIND})
+    world.describe(1)
+    world.commit({}, fresh=world.new_leg(LegState.REBUILDING))
+    world.describe(1)
+    (record,) = world.disks[1].extents
+    assert record.state is ExtentRecordState.WIPING
+    rebuilt = world.recover({1})
+    assert rebuilt.records.extents[extent_id(1)].state is ExtentState.RELEASED
+    assert rebuilt.records.extents[extent_id(0)].state is ExtentState.READY
+    turn = replace(world.turn, draft=rebuilt.records)
+    (spec,) = orders(turn)[node_id(1)].storage.extents
+    assert (spec.wish, spec.hints.deleted) == (ExtentWish.RELEASE, False)
+
+
+def test_a_volume_in_use_of_which_a_segment_is_not_seen_is_not_gone_on_with() -> None:
+    world = World(2)
+    for number, disk in world.disks.items():
+        extents = tuple(msgspec.structs.replace(r, segments=2) for r in disk.extents)
+        world.disks[number] = msgspec.structs.replace(disk, extents=extents)
+    rebuilt = world.recover({0, 1}, head((extent_id(0), extent_id(1))))
+    assert "of what its segment 1 is" in rebuilt.blocked[0]

@@ -237,8 +237,8 @@ MUTANTS = (
         "programs that write by a mapping are not found",
         _WRITERS,
         (
-            "return _has_file(directory, ids, numbers) or _has_mapping(directory, numbers)",
-            "return _has_file(directory, ids, numbers)",
+            "mounts.ids(process), numbers) or _has_mapping(process, numbers)",
+            "mounts.ids(process), numbers)",
         ),
         f"{_IN_PROC}::test_a_file_on_the_device",
     ),
@@ -254,8 +254,8 @@ MUTANTS = (
         "programs that have the device itself open are not found",
         _WRITERS,
         (
-            'if _is_device(directory / "fd" / name, numbers):',
-            'if _is_device(directory / "no" / name, numbers):',
+            'return _is_device(process / "fd" / name, numbers)',
+            'return _is_device(process / "no" / name, numbers)',
         ),
         f"{_IN_PROC}::test_who_has_the_device_itself",
     ),

@@ -266,6 +266,26 @@ def test_a_head_that_the_manager_does_not_hear_keeps_its_volume() -> None:
     simulate(body, lambda: SimCluster(5))
 
 
+def test_a_storage_host_that_the_manager_does_not_hear_goes_on_serving() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, 3, "h2")
+        await lose(cluster)
+        cluster.world.network.cut_control("h1", "s1")
+        await recover(cluster, without=("s1",))
+        await cluster.until("sure of it", 20, lambda: not in_doubt(cluster, "v"))
+        await asyncio.sleep(REBUILD_DELAY_S + 10)
+        await writes_go_on(cluster)
+        assert {leg.state for _, _, leg in cluster.state().legs()} == {LegState.IN_SYNC}
+        cluster.world.heal()
+        await asyncio.sleep(5)
+        await cluster.ask(api.BeginRecovery())
+        await recover(cluster)
+        assert not {"leg-lost", "leg-replaced"} & set(await cluster.events())
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(5))
+
+
 def test_a_move_that_was_under_way_is_not_undone() -> None:
     """The head that is fenced stays so: its volume goes where it is attached next."""
 
@@ -413,6 +433,7 @@ def test_what_is_there_again_and_again_is_the_same() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, 3, "h2")
         await cluster.create("idle")
+        await cluster.ask(api.SetStandby(volume="idle", heads=(NodeId("h1"),)))
         before = cluster.state()
         for _ in range(3):
             await cluster.ask(api.BeginRecovery())
@@ -420,6 +441,8 @@ def test_what_is_there_again_and_again_is_the_same() -> None:
             await writes_go_on(cluster)
             assert legs(cluster.state()) == legs(before)
         assert len(cluster.world.stores["h1"].kept) == 3
+        assert cluster.state_of("idle").standby == ("h1",)
+        assert "standby-set" in await cluster.events()
         await cluster.delete("idle")
         await at_the_end(cluster, "h2")
 

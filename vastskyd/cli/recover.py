@@ -33,7 +33,8 @@ def recover(dry_run: bool, again: bool, without_missing: bool, yes: bool, as_jso
     """Make the manager's lost records anew from what the hosts and their disks say.
 
     Start all hosts first. Attached volumes go on meanwhile. What was there of the old database is
-    kept beside the new one. Jobs, events, join tokens and standby heads are not on the disks.
+    kept beside the new one. Jobs, events, join tokens and standby heads are not on the disks; of
+    them only --again keeps what there is, but for jobs.
 
     What was missing can be taken in later, with --again. Until then a volume whose legs were not
     all seen is attached only with --force.

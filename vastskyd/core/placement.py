@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import DiskId, NodeId
+from vastskyd.core.ondisk_layout import EXTENTS_MAX
 from vastskyd.core.units import GRAIN_BYTES, MD_DATA_OFFSET_BYTES, align_up, format_size
 
 SEGMENTS_MAX = 256
@@ -17,13 +18,15 @@ SEGMENTS_MAX = 256
 
 @dataclass
 class Room:
-    """A disk's free ranges: (start, end) pairs, sorted, apart, on the grain."""
+    """A disk's free ranges: (start, end) pairs, sorted, apart, on the grain. `extents_left`: how
+    many more its description has room for."""
 
     disk: DiskId
     node: NodeId
     rack: str
     free: list[tuple[int, int]]
     clean: tuple[tuple[int, int], ...] = ()
+    extents_left: int = EXTENTS_MAX
 
     @property
     def free_bytes(self) -> int:
@@ -31,10 +34,13 @@ class Room:
 
     @property
     def largest_bytes(self) -> int:
+        if self.extents_left <= 0:
+            return 0
         return max((end - start for start, end in self.free), default=0)
 
     def copy(self) -> "Room":
-        return Room(self.disk, self.node, self.rack, list(self.free), self.clean)
+        free = list(self.free)
+        return Room(self.disk, self.node, self.rack, free, self.clean, self.extents_left)
 
     def take(self, length_bytes: int) -> "PlacedExtent":
         """The tightest range that holds it; of two alike a clean one, then the first."""
@@ -46,6 +52,7 @@ class Room:
         place = self.free.index((start, end))
         rest = [(start + length_bytes, end)] if end - start > length_bytes else []
         self.free[place : place + 1] = rest
+        self.extents_left -= 1
         return PlacedExtent(self.disk, start, length_bytes, not self._is_clean(start, length_bytes))
 
     def _is_clean(self, start: int, length_bytes: int) -> bool:

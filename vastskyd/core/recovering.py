@@ -17,7 +17,7 @@ stands on its legs tells, if all of them are there.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -37,25 +37,25 @@ from vastskyd.core.model import (
     ExtentState,
     Generation,
     Leg,
-    LegState,
     Node,
     Role,
     Segment,
     Volume,
     VolumeState,
 )
+from vastskyd.core.running_legs import RELIED_ON, hint_of, is_wiping, running_legs
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.witness import SegmentSighting, StackSighting, Witness
 
 _EXPORT_KEY_DIGITS = 32
 _SHORT_ID = 8
-_RELIED_ON = (LegState.IN_SYNC, LegState.JOINING)
 NOT_SEEN = "not seen since the manager's database was rebuilt"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a manager without records knows: itself, and who spoke to it."""
+    """What a manager without records knows: itself, and who spoke to it. `before` are records that
+    were set aside whole: of them comes what no disk tells, and nothing else."""
 
     cluster: ClusterId
     cluster_name: str
@@ -65,6 +65,7 @@ class Case:
     export_port_first: int
     now_s: float
     new_token: Callable[[int], str]
+    before: ClusterState = field(default_factory=ClusterState)
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,16 @@ class _Rebuilding:
 
     def _put_cluster(self) -> None:
         case = self._case
+        for record in (*case.before.events.values(), *case.before.secrets.values()):
+            self._draft.put(record)
+        before = case.before.cluster.get(case.cluster)
         told = [found.record.encryption for found in self._evidence.found.values()]
         self._draft.put(
             Cluster(
                 id=case.cluster,
                 name=case.cluster_name,
                 manager=case.manager,
-                created_s=case.now_s,
+                created_s=case.now_s if before is None else before.created_s,
                 encryption=told[0] if told else case.encryption,
             )
         )
@@ -124,6 +128,7 @@ class _Rebuilding:
     def _put_hosts(self) -> None:
         for name, witness in sorted(self._case.witnesses.items()):
             said = witness.said
+            before = self._case.before.nodes.get(name)
             self._draft.put(
                 Node(
                     id=name,
@@ -132,7 +137,7 @@ class _Rebuilding:
                     port=said.port,
                     export_port=self._export_port(name),
                     rack=said.rack,
-                    joined_s=self._case.now_s,
+                    joined_s=self._case.now_s if before is None else before.joined_s,
                 )
             )
             self._notes += [f"{name}: {what}" for what in said.unreadable]
@@ -200,11 +205,11 @@ class _Rebuilding:
     # --- volumes ----------------------------------------------------------------------------
 
     def _put_volume(self, volume: VolumeId, found: tuple[Found, ...]) -> None:
+        """Also one of which only what was replaced is seen: were it not known, its extents that are
+        being wiped would be taken for those of a deleted volume, and the others with them."""
         if volume in self._evidence.deleted or not any(f.record.volume_name for f in found):
             return
         newest = max(found, key=lambda f: (f.record.set_revision, f.record.id)).record
-        if all(f.record.state is ExtentRecordState.WIPING for f in found):
-            return
         epoch = self._evidence.epoch(volume)
         attachment, stack = self._attachment(volume, epoch)
         count = max(newest.segments, *(f.record.segment + 1 for f in found))
@@ -214,6 +219,7 @@ class _Rebuilding:
         segments = _with_lengths(segments, newest.volume_size_bytes)
         unseen = any(self._is_unseen(leg.extent) for s in segments for leg in s.legs)
         name = self._free_name(newest.volume_name, volume)
+        before = self._case.before.volumes.get(volume)
         rebuilt = Volume(
             id=volume,
             name=name,
@@ -224,7 +230,8 @@ class _Rebuilding:
             segments=segments,
             epoch=epoch_after(epoch) if unseen and attachment is None else epoch,
             attachment=attachment,
-            created_s=self._case.now_s,
+            standby=() if before is None else before.standby,
+            created_s=self._case.now_s if before is None else before.created_s,
         )
         self._draft.put(rebuilt)
         for segment in segments:
@@ -286,9 +293,11 @@ class _Rebuilding:
     ) -> Segment:
         found = self._evidence.segment(volume, index)
         if not found:
+            if stack is not None:
+                self._block_unseen(volume, index)
             return Segment(index=index, length_bytes=0, legs=(), initialised=True, in_doubt=True)
         config = max(found, key=lambda f: (f.record.set_revision, bool(f.record.legs))).record
-        hints = config.legs or tuple(_hint(f) for f in found if not _is_wiping(f))
+        hints = config.legs or tuple(hint_of(f) for f in found if not is_wiping(f))
         # What was exported once may have been written to, whatever a lagging disk says.
         in_doubt = config.initialised or epoch > 0
         revision = config.set_revision
@@ -318,44 +327,20 @@ class _Rebuilding:
         seen: SegmentSighting,
         copies: int,
     ) -> tuple[LegHint, ...]:
-        """The legs by the head's word. Those in its array hold all that was acknowledged; of those
-        out of it none is in the set any more."""
+        legs = running_legs(self._evidence, hints, found, seen, copies)
         if not seen.in_sync:
+            self._block_unseen(volume, seen.index)
+        for extent in legs.unexplained:
             self._blocked.append(
-                f"volume {self._name(volume)} is in use, and its head shows no leg that works of"
-                f" segment {seen.index}"
+                f"volume {self._name(volume)} is in use, and nobody says on which disk its leg"
+                f" {extent} is"
             )
-        by_extent = {hint.extent: hint for hint in hints}
-        by_extent |= {
-            f.record.id: _hint(f)
-            for f in found
-            if f.record.id in seen.in_sync and f.record.id not in by_extent
-        }
-        for extent in seen.in_sync:
-            if extent not in by_extent:
-                self._blocked.append(
-                    f"leg {extent} of a volume in use ({self._name(volume)}) lies on a disk that"
-                    " was not seen, and nobody says on which"
-                )
-        relied_on = [h.extent for h in hints if h.state in _RELIED_ON and h.extent in seen.in_sync]
-        used: list[LegHint] = []
-        others: list[LegHint] = []
-        for hint in by_extent.values():
-            if hint.extent in seen.in_sync:
-                committed = not relied_on or hint.extent in relied_on
-                state = LegState.IN_SYNC if committed else LegState.JOINING
-                used.append(msgspec.structs.replace(hint, state=state))
-            else:
-                others.append(msgspec.structs.replace(hint, state=self._state_out(hint)))
-        others.sort(key=lambda hint: hint.state is not LegState.BEHIND)
-        return (*used, *others[: max(0, copies - len(used))])
+        return legs.hints
 
-    def _state_out(self, hint: LegHint) -> LegState:
-        there = self._evidence.found.get(hint.extent)
-        lost = there is None and hint.disk in self._evidence.disks
-        if lost or (there is not None and _is_wiping(there)):
-            return LegState.FAILED
-        return LegState.BEHIND if hint.state in _RELIED_ON else hint.state
+    def _block_unseen(self, volume: VolumeId, index: int) -> None:
+        self._blocked.append(
+            f"volume {self._name(volume)} is in use, and nobody says of what its segment {index} is"
+        )
 
     def _name(self, volume: VolumeId) -> str:
         names = [f.record.volume_name for f in self._evidence.volumes.get(volume, ())]
@@ -408,7 +393,7 @@ class _Rebuilding:
     def _put_found(self, found: Found, *, keep: bool) -> None:
         record = found.record
         state = ExtentState.RELEASED
-        if keep and not _is_wiping(found):
+        if keep and not is_wiping(found):
             preparing = record.state is ExtentRecordState.PREPARING
             state = ExtentState.PREPARING if preparing else ExtentState.READY
         self._draft.put(
@@ -431,7 +416,7 @@ class _Rebuilding:
             if extent in self._draft.extents:
                 continue
             known = found.record.volume_name or found.record.volume in self._evidence.deleted
-            if known or _is_wiping(found):
+            if known or is_wiping(found):
                 self._put_found(found, keep=False)
             else:
                 self._blocked.append(
@@ -477,26 +462,11 @@ class _Rebuilding:
                     f"disk {disk.id} of node {disk.node}, with legs of {', '.join(sorted(names))}"
                 )
         for volume, segment, leg in self._draft.legs():
-            if leg.extent not in self._draft.extents and leg.state in _RELIED_ON:
+            if leg.extent not in self._draft.extents and leg.state in RELIED_ON:
                 self._missing.append(
                     f"volume {volume.name}, segment {segment.index}: leg {leg.extent} is not on its"
                     " disk any more"
                 )
-
-
-def _hint(found: Found) -> LegHint:
-    """Of an extent whose segment nobody describes."""
-    return LegHint(
-        extent=found.record.id,
-        disk=found.disk,
-        node=found.node,
-        offset_bytes=found.record.offset_bytes,
-        state=found.record.leg_state or LegState.IN_SYNC,
-    )
-
-
-def _is_wiping(found: Found) -> bool:
-    return found.record.state is ExtentRecordState.WIPING
 
 
 def _seen(stack: StackSighting, index: int) -> SegmentSighting:

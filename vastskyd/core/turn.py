@@ -20,6 +20,7 @@ from vastskyd.core.model import (
     Severity,
     Volume,
 )
+from vastskyd.core.ondisk_layout import EXTENTS_MAX
 from vastskyd.core.placement import PlacedExtent, Room, free_ranges
 from vastskyd.core.state import EVENTS_MAX, JOBS_MAX, Draft
 
@@ -132,6 +133,7 @@ class Turn:
                 self.draft.nodes[disk.node].rack,
                 free_ranges((disk.area_start_bytes, disk.area_end_bytes), used.get(disk.id, ())),
                 disk.clean,
+                EXTENTS_MAX - len(used.get(disk.id, ())),
             )
             for disk in self.draft.disks.values()
             if disk.state is DiskState.ONLINE and self.facts[disk.node].online

@@ -30,7 +30,8 @@ def end_writers(kernel_name: str) -> tuple[str, ...]:
     killed: set[int] = set()
     named: list[str] = []
     for _ in range(_ROUNDS_MAX):
-        found = [pid for pid in _processes() if pid not in killed and _writes(pid, numbers)]
+        mounts = Mounts(numbers)
+        found = [pid for pid in _processes() if pid not in killed and writes(pid, mounts, numbers)]
         if not found:
             return tuple(named)
         for pid in found:
@@ -64,26 +65,56 @@ def _kill(pid: int) -> bool:
     return True
 
 
-def _writes(pid: int, numbers: frozenset[str]) -> bool:
-    directory = _PROC / str(pid)
-    mounts = read_mounts(sysfs.attribute(directory / "mountinfo") or "")
-    ids = {mount.id for mount in mounts if mount.number in numbers}
-    return _has_file(directory, ids, numbers) or _has_mapping(directory, numbers)
+class Mounts:
+    """The ids of the devices' mounts, by process: most share a mount namespace."""
 
+    def __init__(self, numbers: frozenset[str]) -> None:
+        self._numbers = numbers
+        self._ids: dict[str, frozenset[int]] = {}
 
-def _has_file(directory: Path, mount_ids: set[int], numbers: frozenset[str]) -> bool:
-    for name in sysfs.names(directory / "fdinfo"):
-        fields = _fields(sysfs.attribute(directory / "fdinfo" / name) or "")
+    def ids(self, process: Path) -> frozenset[int]:
         try:
-            if int(fields["flags"], 8) & os.O_ACCMODE == os.O_RDONLY:
-                continue
-            if int(fields["mnt_id"]) in mount_ids:
-                return True
-        except (KeyError, ValueError):
+            namespace = os.readlink(process / "ns/mnt")
+        except OSError:
+            return frozenset()  # it has ended
+        if namespace not in self._ids:
+            mounts = read_mounts(sysfs.attribute(process / "mountinfo") or "")
+            found = frozenset(mount.id for mount in mounts if mount.number in self._numbers)
+            self._ids[namespace] = found
+        return self._ids[namespace]
+
+
+def writes(pid: int, mounts: Mounts, numbers: frozenset[str]) -> bool:
+    """Whether the process could write to one of the devices "major:minor", as far as /proc tells."""
+    process = _PROC / str(pid)
+    return _has_file(process, mounts.ids(process), numbers) or _has_mapping(process, numbers)
+
+
+def _has_file(process: Path, mount_ids: frozenset[int], numbers: frozenset[str]) -> bool:
+    for name in sysfs.names(process / "fd"):
+        try:
+            target = os.readlink(process / "fd" / name)
+        except OSError:
             continue  # closed just now
-        if _is_device(directory / "fd" / name, numbers):
+        # Files have a path; sockets, pipes and the like have "socket:[812]".
+        suspect = target.startswith("/dev/") or (bool(mount_ids) and target.startswith("/"))
+        if suspect and _is_writable(process, name, mount_ids, numbers):
             return True
     return False
+
+
+def _is_writable(
+    process: Path, name: str, mount_ids: frozenset[int], numbers: frozenset[str]
+) -> bool:
+    fields = _fields(sysfs.attribute(process / "fdinfo" / name) or "")
+    try:
+        if int(fields["flags"], 8) & os.O_ACCMODE == os.O_RDONLY:
+            return False
+        if int(fields["mnt_id"]) in mount_ids:
+            return True
+    except (KeyError, ValueError):
+        return False  # closed just now
+    return _is_device(process / "fd" / name, numbers)
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -111,7 +142,10 @@ def _is_device(path: Path, numbers: frozenset[str]) -> bool:
 def _has_mapping(directory: Path, numbers: frozenset[str]) -> bool:
     """Of /proc/PID/maps: "7f..-7f.. rw-s 00000000 fd:04 12 /srv/data/file"; where the device itself
     is mapped the number is of the file system that has its name."""
-    for line in (sysfs.attribute(directory / "maps") or "").splitlines():
+    text = sysfs.attribute(directory / "maps") or ""
+    if "w-s " not in text and "wxs " not in text:
+        return False
+    for line in text.splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) < 5 or fields[1][1] != "w" or fields[1][3] != "s":
             continue

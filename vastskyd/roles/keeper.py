@@ -15,7 +15,7 @@ from vastskyd.core.errors import (
 )
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record
-from vastskyd.core.state import load
+from vastskyd.core.state import ClusterState, load
 from vastskyd.core.turn import Policy
 from vastskyd.ports import Clock, Peers, Store, Vault
 from vastskyd.roles.joining import Issuer
@@ -71,10 +71,8 @@ class Keeper:
         if self._identity.cluster not in clusters:
             raise DamagedError(f"its database is that of cluster {', '.join(clusters)}")
 
-    def _recoverer(self, why: VastskyError, *, listens: bool = False) -> Recoverer:
-        return Recoverer(
-            self._identity, self._vault, self._peers, self._clock, why, listens=listens
-        )
+    def _recoverer(self, why: VastskyError, before: ClusterState | None = None) -> Recoverer:
+        return Recoverer(self._identity, self._vault, self._peers, self._clock, why, before=before)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -148,7 +146,7 @@ class Keeper:
     async def _begin(self) -> api.RecoveryView:
         if isinstance(self._current, Manager):
             why = ConflictError("they were set aside to be made anew")
-            self._current = self._recoverer(why, listens=True)
+            self._current = self._recoverer(why, self._current.records)
             self._replaced.set()
             await self._ended.wait()
             try:

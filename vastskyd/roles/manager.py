@@ -30,7 +30,7 @@ from vastskyd.core.model import (
 )
 from vastskyd.core.orders import Orders, orders
 from vastskyd.core.plan import advance, is_unsettled
-from vastskyd.core.state import Draft
+from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
 from vastskyd.roles import views
@@ -88,6 +88,11 @@ class Manager:
         self._revision = 0
         with contextlib.suppress(NoSpaceError):  # then `run` tries again
             self._begin()
+
+    @property
+    def records(self) -> ClusterState:
+        """As they are committed."""
+        return self._state
 
     def _begin(self) -> None:
         """Nothing is told, and no report counts, before the revisions of this life are known."""

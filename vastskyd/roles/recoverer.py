@@ -14,7 +14,7 @@ from vastskyd.core.errors import ConflictError, DeviceError, VastskyError
 from vastskyd.core.ids import DiskId, NodeId
 from vastskyd.core.model import Encryption, Record
 from vastskyd.core.recovering import Case, Rebuilt, rebuild
-from vastskyd.core.state import Draft
+from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.witness import Introduction, Witness
 from vastskyd.ports import Clock, Peers, Vault
 from vastskyd.roles.joining import EXPORT_PORT_FIRST
@@ -45,15 +45,17 @@ class Recoverer:
         clock: Clock,
         why: VastskyError,
         *,
-        listens: bool = False,
+        before: ClusterState | None = None,
     ) -> None:
-        """`listens`: the hosts have had their time to connect."""
+        """`before`: records that were whole, and were set aside by a manager whose hosts have had
+        their time to connect."""
         self._identity = identity
         self._vault = vault
         self._peers = peers
         self._clock = clock
         self._why = why
-        self._listens_s = clock.monotonic_s() - (_LISTEN_S if listens else 0.0)
+        self._before = before or ClusterState()
+        self._listens_s = clock.monotonic_s() - (0.0 if before is None else _LISTEN_S)
         self._witnesses: dict[NodeId, Witness] = {}
         self._silent: dict[NodeId, str] = {}
         self._looking = asyncio.Lock()
@@ -133,6 +135,7 @@ class Recoverer:
                 export_port_first=EXPORT_PORT_FIRST,
                 now_s=self._clock.now_s(),
                 new_token=self._clock.new_token,
+                before=self._before,
             )
         )
         return replace(rebuilt, missing=(*rebuilt.missing, *self._not_heard(rebuilt)))
