@@ -86,6 +86,10 @@ class Row:
         self.writers[volume] = self._old.moved_to(self.cluster[head]).begin()
         return self.writers[volume]
 
+    def old_count(self) -> int:
+        """What was acknowledged on the old head."""
+        return self._old.count()
+
     def fenced(self) -> None:
         """The writer on the old head was ended: it was told of no success that is not so, by what
         the new head's volume holds at the end."""

@@ -72,10 +72,12 @@ def test_head_cut_off_from_the_manager(cluster: Cluster) -> None:
         )
         it.goes_on()
         cluster.ctl(f"volume failover two {MANAGER} --yes", 120)
-        it.fenced()
+        before = it.writers["two"].count()
         moved = it.move("two", MANAGER)
         moved.goes_on(20)
+        assert it.old_count() <= before + 1  # one that all legs had when it was fenced
         cluster.join_again(HEAD)
+        it.fenced()
         cluster.online()
         eventually("the old head has nothing of it", lambda: not it.stack(HEAD, "two"), 60)
         it.comes_home("two")

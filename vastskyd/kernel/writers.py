@@ -85,7 +85,7 @@ class Mounts:
 
 
 def writes(pid: int, mounts: Mounts, numbers: frozenset[str]) -> bool:
-    """Whether the process could write to one of the devices "major:minor", as far as /proc tells."""
+    """Whether the process could write to one of the devices ("major:minor")."""
     process = _PROC / str(pid)
     return _has_file(process, mounts.ids(process), numbers) or _has_mapping(process, numbers)
 
