@@ -228,6 +228,7 @@ MUTANTS = (
         "the slot that speaks is the one that is written",
         _SLOTS,
         ("(found.slot + 1) % len(SLOT_OFFSETS_BYTES)", "found.slot"),
+        f"{_TWO}::test_a_write_torn_at_every_block",
         f"{_TWO}::test_the_last_write_speaks",
     ),
     mutant(
@@ -235,6 +236,7 @@ MUTANTS = (
         "the first whole slot speaks, be it the older one",
         _SLOTS,
         ("max(whole, key=lambda current: current.generation)", "whole[0]"),
+        f"{_TWO}::test_a_write_torn_at_every_block",
         f"{_TWO}::test_the_last_write_speaks",
     ),
     mutant(
@@ -257,7 +259,7 @@ MUTANTS = (
         "a damaged header is believed",
         _CODEC,
         ("blake2b(fields + rest,", "blake2b(rest,"),
-        "tests/ondisk/test_codec.py",
+        "tests/ondisk/test_codec.py::test_every_bit_of_the_header_counts",
     ),
     mutant(
         "slots-later-format-passed-over",

@@ -115,7 +115,7 @@ def _pytest(tree: Path, tests: tuple[str, ...], narrow: str, limit_s: float) -> 
             output, _ = process.communicate(timeout=limit_s)
             status: int | None = process.returncode
         except subprocess.TimeoutExpired:
-            # SIGTERM first: what the tests started (guests, servers) they end themselves.
+            # Politely first: what the tests started (guests, servers) they end themselves.
             status, output = None, _ended(process)
     found = json.loads(witness.read_text()) if witness.exists() else {}
     return _Run(status, output, time.monotonic() - began_s, found)
