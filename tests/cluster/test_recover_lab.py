@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster, Writer, eventually, make_cluster
-from tests.demo.hosts import MANAGER, MIB
+from tests.demo.hosts import MANAGER
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -19,7 +19,6 @@ LOSSES = {
     "garbage": f"rm -f {DATABASE}-*; dd if=/dev/urandom of={DATABASE} bs=64k count=4 status=none",
     "empty": f"rm -f {DATABASE}-*; truncate -s 0 {DATABASE}",
 }
-SIZE = 32 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def wait_for_all(cluster: Cluster) -> None:
 def test_the_database_is_lost_under_writes(cluster: Cluster) -> None:
     manager = cluster[MANAGER]
     with cluster.new_volume("kept", 48, "head2") as device:
-        writer = Writer(cluster["head2"], device, "recover", SIZE).begin()
+        writer = Writer(cluster["head2"], device, "recover").begin()
         writer.goes_on()
         stood = cluster.hosts.leftovers("head2")
         for how, loss in LOSSES.items():
