@@ -66,8 +66,14 @@ def _reason(report: pytest.TestReport) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not isinstance(item, pytest.Function) or item.get_closest_marker("lab"):
+        if item.get_closest_marker("lab"):
+            # Tests that share hosts run in one process, one after the other.
+            own = isinstance(item, pytest.Function) and hasattr(item.module, "cluster")
+            shared = "cluster" in getattr(item, "fixturenames", ()) and not own
+            item.add_marker(pytest.mark.xdist_group("cluster" if shared else item.path.stem))
             continue  # a lab's hosts outlive the test that started them again
+        if not isinstance(item, pytest.Function):
+            continue
         # First in, so that it looks after all other fixtures have cleaned up.
         item.fixturenames.insert(0, "no_child_left")
         if inspect.iscoroutinefunction(item.obj):
