@@ -67,10 +67,6 @@ def _reason(report: pytest.TestReport) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("lab"):
-            # Tests that share hosts run in one process, one after the other.
-            own = isinstance(item, pytest.Function) and hasattr(item.module, "cluster")
-            shared = "cluster" in getattr(item, "fixturenames", ()) and not own
-            item.add_marker(pytest.mark.xdist_group("cluster" if shared else item.path.stem))
             continue  # a lab's hosts outlive the test that started them again
         if not isinstance(item, pytest.Function):
             continue

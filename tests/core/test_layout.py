@@ -30,6 +30,7 @@ from vastskyd.core.steps import (
     MakeWritable,
     MapVolume,
     ReleaseLeg,
+    RemoveMember,
     RemoveWreck,
     Step,
     StopArray,
@@ -71,6 +72,7 @@ class Stack:
     epoch: int = EPOCH
     initialised: bool = True
     waited: bool = True
+    faulty: tuple[int, ...] = ()
 
     def spec(self) -> VolumeSpec:
         legs = tuple(
@@ -105,7 +107,9 @@ class Stack:
             )
             for number in there
         }
-        members = {f"dm-{number}": SeenMember(f"dm-{number}", True, False) for number in used}
+        members = {
+            f"dm-{n}": SeenMember(f"dm-{n}", n not in self.faulty, n in self.faulty) for n in used
+        }
         array = SeenArray("/dev/md9", VOLUME, 0, members, True, self.read_only, 0, 0)
         volume = SeenVolume(volume_dm_name("v"), "/dev/dm-99", VOLUME, self.epoch, 1)
         return Sight(
@@ -149,6 +153,21 @@ def test_what_waits_is_not_released_below_the_write_quorum() -> None:
 
 def test_a_head_drops_the_leg_once_the_smaller_set_is_committed() -> None:
     assert dropped(Stack((IN, BEHIND), dead=(1,))) == [device(1)]
+
+
+def test_what_is_held_is_let_go_before_md_is_asked_to_clear_away() -> None:
+    """md waits for all that is under way before it lets a faulty member go; so while another leg
+    holds I/O it is not asked at all."""
+    states = (IN, BEHIND, BEHIND)
+    steps = Stack(states, dead=(1, 2), faulty=(1,)).steps()
+    assert steps[:2] == [
+        ReleaseLeg(LegName(VOLUME, 0, extent(2), EPOCH)),
+        FailMember("/dev/md9", device(2)),
+    ]
+    waiting = Stack((IN, IN, BEHIND), dead=(1, 2), faulty=(2,)).steps()
+    assert not [step for step in waiting if isinstance(step, RemoveMember)]
+    alone = Stack((IN, IN, BEHIND), dead=(2,), faulty=(2,)).steps()
+    assert RemoveMember("/dev/md9", device(2)) in alone
 
 
 def test_a_leg_that_joins_counts_for_writes() -> None:

@@ -231,14 +231,19 @@ class FakeMd:
             member = None if block is None else _member(array, block)
             if member is None:
                 return
-            await self._remove(array, member)
+            await self._kernel.call(f"remove {leg}", self._remove(array, member), CALL_TIMEOUT_S)
 
     async def _remove(self, array: FakeArray, member: Member) -> None:
-        """md lets go of a failed leg only once its last I/O is done."""
+        """md lets go of a failed leg only once its last I/O is done; and as the kernel does it,
+        all that is under way on the array comes first, whichever leg it waits for
+        (drivers/md/md.c: rdev_attr_store, mddev_suspend)."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + BUSY_TIMEOUT_S
         while member in array.members:
-            if member.state in (MemberState.FAULTY, MemberState.SPARE) and not member.pending:
+            if any(other.pending for other in array.members if other is not member):
+                deadline_s = loop.time() + BUSY_TIMEOUT_S
+                await asyncio.sleep(BUSY_RETRY_S)
+            elif member.state in (MemberState.FAULTY, MemberState.SPARE) and not member.pending:
                 array.leave(member)
             elif loop.time() > deadline_s:
                 raise BusyError(f"{member.block.name} is still used by {array.name}")

@@ -155,23 +155,26 @@ def _leg_name(spec: VolumeSpec, segment: SegmentSight, leg: LegSpec) -> LegName:
 
 
 def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sight: Sight) -> None:
-    """Lets md go on without the legs that it may go on without, one a batch, and clears away
-    what md already gave up."""
+    """Lets md go on without the legs that it may go on without, one a batch, then clears away
+    what md already gave up. In this order: md does not clear away before all I/O that is under way
+    on the array is done (drivers/md/md.c, mddev_suspend), and some may be held by the next leg."""
     if spec.layout is Layout.LINEAR:
         _fail_bad_blocks(draft, segment, sight)
     array = segment.array
     if array is None:
         return
     wanted = {leg.extent: leg for leg in segment.spec.legs}
-    for seen in _members(array, sight):
+    members = _members(array, sight)
+    faulty = [seen for seen in members if array.members[kernel_name(seen.device)].faulty]
+    working = [seen for seen in members if seen not in faulty]
+    for seen in working:
         extent = seen.name.extent
-        member = array.members[kernel_name(seen.device)]
-        if member.faulty:
-            draft.steps += [ReleaseLeg(seen.name), RemoveMember(array.device, seen.device)]
-            return
         if extent not in wanted or _may_drop(segment, extent):
             draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
             return
+    draft.steps += [ReleaseLeg(seen.name) for seen in faulty if seen.holds]
+    if faulty and all(set(seen.paths) - seen.failed for seen in working):
+        draft.steps.append(RemoveMember(array.device, faulty[0].device))
 
 
 def _fail_bad_blocks(draft: _Draft, segment: SegmentSight, sight: Sight) -> None:
