@@ -66,10 +66,8 @@ def _reason(report: pytest.TestReport) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("lab"):
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("lab"):
             continue  # a lab's hosts outlive the test that started them again
-        if not isinstance(item, pytest.Function):
-            continue
         # First in, so that it looks after all other fixtures have cleaned up.
         item.fixturenames.insert(0, "no_child_left")
         if inspect.iscoroutinefunction(item.obj):
