@@ -21,8 +21,9 @@ from vastskyd.core.model import Event
 from vastskyd.core.units import parse_size
 
 MEASURED = Path("build/matrix.jsonl")
-VOLUMES = {"two": (48, 2), "three": (40, 3)}
-"""Name: size in MiB, copies. They stay from row to row, attached to `HEAD`."""
+VOLUMES = {"two": (32, 2), "three": (24, 3)}
+"""Name: size in MiB, copies. They stay from row to row, attached to `HEAD`. A disk has room for a
+leg of each."""
 HEAD = "head2"
 SAY_S = 5.0
 # The hosts share two emulated cores: what takes 5 s on a server may take 15 s here.

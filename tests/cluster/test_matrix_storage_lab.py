@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("rows")]
 NOTICED_S = 8.0
 FEW_SLOTS = 8
 """Places that the writer writes to over and over: what comes back should be as little."""
-RETURN_MOST_BYTES = 32 * MIB  # of 48; it counts what the program writes meanwhile, too
+RETURN_MOST_BYTES = 24 * MIB  # of 32; it counts what the program writes meanwhile, too
 
 
 def test_storage_power_cut(cluster: Cluster) -> None:
