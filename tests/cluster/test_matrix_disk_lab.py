@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cluster.cluster import Cluster, eventually
-from tests.cluster.matrix import row
+from tests.cluster.matrix import HEAD, row
 from tests.demo.hosts import MIB
 from tests.lab.disks import Disk
 
@@ -93,6 +93,7 @@ def test_disk_moved(cluster: Cluster) -> None:
         lambda: [d.node for d in cluster.hosts.disks() if d.serial == f"{node}-{disk}"] == [other],
         60,
     )
+    cluster.ctl(f"volume attach two {HEAD}", 90)
     with row(cluster, "disk-moved", "two") as it:
         it.said_ever(["disk-moved"])
         assert other in cluster.stores_of("two")
