@@ -72,7 +72,7 @@ def test_disk_slow(cluster: Cluster) -> None:
     """Each block takes seconds: writes are as slow, nothing is lost, and it is named."""
     with row(cluster, "disk-slow", "two") as it:
         node, disk = cluster.leg_disks("two")[0]
-        it.strike(lambda: cluster[node].slow_disk(disk, 4000))
+        it.strike(lambda: cluster[node].slow_disk(disk, 2000))
         it.says(
             status=[f"disk {node}:.*{disk} is slow: a request takes"],
             events=["disk-slow"],
