@@ -100,7 +100,7 @@ def test_storage_daemon_killed(cluster: Cluster) -> None:
 
 
 def test_storage_export_killed(cluster: Cluster) -> None:
-    """systemd starts the server again, and the head connects again, before a leg is given up."""
+    """vastskyd starts the server again, and the head connects again."""
     with row(cluster, "storage-export-killed", "two", "three") as it:
         victim = cluster.stores_of("two")[0]
         it.strike(lambda: cluster[victim].run("pkill -KILL qemu-storage"))
