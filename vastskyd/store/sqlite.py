@@ -20,13 +20,8 @@ from vastskyd.core.errors import (
 )
 from vastskyd.store.identity import sync_directory
 
-FILE_NAME = "cluster.db"
-
 _BUSY_TIMEOUT_S = 5.0
-_RESTORE = (
-    "restore the file from a backup; if there is none, the disks describe themselves and the"
-    " cluster's records can be rebuilt from them"
-)
+_RESTORE = "`vastskyctl cluster recover` makes the records anew from the disks and heads"
 
 Migration = Callable[[sqlite3.Connection], None]
 
