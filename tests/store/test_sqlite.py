@@ -174,7 +174,7 @@ def test_a_damaged_file_says_so_and_what_to_do(path: Path, damage: str) -> None:
         path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DamagedError) as caught:
         SqliteStore(path)
-    assert "backup" in caught.value.hint
+    assert "cluster recover" in caught.value.hint
 
 
 def test_another_programs_database_is_left_alone(path: Path) -> None:
