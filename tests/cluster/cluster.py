@@ -24,6 +24,8 @@ WRITER_LIMIT_S = 3600
 # On the root disk, and written through: they must outlast a power cut of the head.
 NOTES = "/var/lib/lab-notes"
 SLOTS = 256
+# Writers without a pause take both cores of the machine that emulates all hosts.
+PAUSE_S = 0.1
 NUMBERS_A_HEAD = 1_000_000
 
 SETTINGS = """\
@@ -74,7 +76,8 @@ class Writer:
         size = f"--size {self._size}" if self._size and not again else ""
         self._running = self.guest.begin(
             f"rm -f {self._stop}; exec python3 {PROGRAMS}/writer.py write --notes {self.notes}"
-            f" --stop {self._stop} --slots {self.slots} --first {self._first} {size}"
+            f" --stop {self._stop} --slots {self.slots} --first {self._first}"
+            f" --pause {PAUSE_S} {size}"
             f" {self._target}",
             timeout_s=WRITER_LIMIT_S,
         )
