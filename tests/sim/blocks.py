@@ -128,6 +128,9 @@ class KernelState:
             raise NotFoundError(f"{self.host}: there is no {path}")
         return block
 
+    def has(self, path: str) -> bool:
+        return self.links.get(path, path.removeprefix("/dev/")) in self.blocks
+
     def free_name(self, prefix: str) -> str:
         number = 0
         while f"{prefix}{number}" in self.blocks:

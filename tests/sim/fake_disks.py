@@ -189,14 +189,15 @@ class FakeDisks:
     def _describe(self, block: DiskBlock) -> BlockDevice:
         media = block.media
         member, found = _look(block)
+        names = [name for name in (block.stable_path, block.path) if self._kernel.has(name)]
         return BlockDevice(
-            path=block.stable_path,
+            path=names[0],
             kernel_name=block.name,
             serial=media.serial,
             size_bytes=media.size_bytes,
             found=found,
             member=member,
-            aliases=(block.path,),
+            aliases=tuple(names[1:]),
         )
 
     async def activity(self) -> dict[str, Activity]:
@@ -220,7 +221,7 @@ class FakeDisks:
     async def _write_slot(self, block: DiskBlock, slot: int, content: bytes) -> None:
         block.writing[slot] = content
         await asyncio.sleep(SLOT_WRITE_S + block.media.slow_s)
-        self._usable(block.stable_path)
+        self._usable(block.path)
         store_slot(block.media, slot, content)
         block.writing.pop(slot, None)
         block.media.flush()

@@ -20,6 +20,8 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Role
 from vastskyd.core.names import volume_dm_name
 
+UDEV_S = 0.7
+
 
 class FakeHost:
     """`kernel` is the running one; a powered-off host keeps its dead one."""
@@ -54,7 +56,8 @@ class FakeHost:
         boot_id = f"{self._rng.getrandbits(128):032x}"
         kernel = KernelState(self.name, boot_id, self._rng, self._contents)
         for media in self.media:
-            _plug(kernel, media)
+            block = _plug(kernel, media)
+            kernel.links[block.stable_path] = block.name
         return kernel
 
     # --- power, disks, processes -----------------------------------------------------------
@@ -92,15 +95,16 @@ class FakeHost:
                 block.media.power_cut(self._rng)
                 self.kernel.pulled.append(block)
                 self.kernel.blocks.pop(block.name)
-                self.kernel.links.pop(block.stable_path)
+                self.kernel.links.pop(block.stable_path, None)
         self.kernel.notify()
         return media
 
     def insert(self, media: FakeMedia) -> None:
         self.media.append(media)
         if self.powered:
-            _plug(self.kernel, media)
+            block = _plug(self.kernel, media)
             self.kernel.notify()
+            self.kernel.spawn(_name(self.kernel, block))
 
     def kill_export_server(self, head: NodeId, *, asked: bool = False) -> None:
         """Its process ends; its clients hear of it, and its daemon, unless that asked for it.
@@ -169,14 +173,22 @@ class FakeHost:
         self._volume(volume).close(f"mounted on {where}")
 
 
-def _plug(kernel: KernelState, media: FakeMedia) -> None:
+async def _name(kernel: KernelState, block: DiskBlock) -> None:
+    """As with Linux and udev: the device first, its lasting name a moment later."""
+    await asyncio.sleep(UDEV_S)
+    if kernel.blocks.get(block.name) is block:
+        kernel.links[block.stable_path] = block.name
+        kernel.notify()
+
+
+def _plug(kernel: KernelState, media: FakeMedia) -> DiskBlock:
     # As in Linux, a name is not given again while something stands on the disk that had it.
     kernel.pulled = [block for block in kernel.pulled if block.users]
     taken = {*kernel.blocks, *(block.name for block in kernel.pulled)}
     letter = next(c for c in "abcdefghijklmnopqrstuvwxyz" if f"sd{c}" not in taken)
     block = DiskBlock(kernel, f"sd{letter}", media)
     kernel.blocks[block.name] = block
-    kernel.links[block.stable_path] = block.name
+    return block
 
 
 class FakeKernel:

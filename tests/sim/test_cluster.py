@@ -177,6 +177,7 @@ def test_a_disk_that_moves_to_another_host_takes_its_data_along() -> None:
         hosts["s2"].insert(hosts["s1"].pull("s1-0"))
         await cluster.until("it is known", 20, lambda: "disk-moved" in _kinds(cluster))
         assert not await legs_on(cluster, "s1")
+        await cluster.until("by its lasting name", 10, lambda: _shown(cluster, "s1-0"))
         await cluster.attach()
         await cluster.checker.read_all("h1", "v")
         writing(cluster, "h1")
@@ -191,6 +192,11 @@ def test_a_disk_that_moves_to_another_host_takes_its_data_along() -> None:
         await at_the_end(cluster)
 
     simulate(body, lambda: SimCluster(41))
+
+
+def _shown(cluster: SimCluster, serial: str) -> bool:
+    (disk,) = (disk for disk in cluster.state().disks.values() if disk.serial == serial)
+    return disk.path == f"/dev/disk/by-id/{serial}"
 
 
 def _kinds(cluster: SimCluster) -> set[str]:

@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from vastskyd.core.documents import DiskCondition, ExtentCondition, VolumeCondition, VolumeFact
+from vastskyd.core.documents import (
+    DiskCondition,
+    DiskFact,
+    ExtentCondition,
+    VolumeCondition,
+    VolumeFact,
+)
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.lineage import next_lineage
 from vastskyd.core.model import (
@@ -90,6 +96,7 @@ def _disks(turn: Turn) -> None:
         else:
             _follow_disk(turn, disk, fact.condition, fact.message)
             _follow_pace(turn, turn.draft.disks[disk.id], fact.slow_ms)
+            _follow_path(turn, turn.draft.disks[disk.id], fact)
 
 
 def _follow_disk(turn: Turn, disk: Disk, condition: DiskCondition, message: str) -> None:
@@ -115,6 +122,12 @@ def _follow_pace(turn: Turn, disk: Disk, slow_ms: int) -> None:
         turn.event(Severity.WARNING, "disk-slow", disk.id, said)
     else:
         turn.event(Severity.INFO, "disk-quick", disk.id, f"{disk_name(disk)} is no longer slow")
+
+
+def _follow_path(turn: Turn, disk: Disk, fact: DiskFact) -> None:
+    """Its lasting name may come a moment after the disk itself."""
+    if fact.condition is DiskCondition.PRESENT and fact.path != disk.path:
+        turn.draft.put(msgspec.structs.replace(disk, path=fact.path))
 
 
 def _moved_disks(turn: Turn) -> None:

@@ -91,19 +91,23 @@ class Members:
         self._blocks = await self._disks.list()
         self._looks += 1
         paths = {block.path: block for block in self._blocks}
+        left: dict[DiskId, str] = {}
         for disk, member in list(self._here.items()):
             if member.path in paths:
                 member.kernel_name = paths[member.path].kernel_name
             else:
-                log.warning("disk %s is gone from %s", disk, member.path)
+                left[disk] = member.path
                 del self._here[disk]
-                self._retired.discard(disk)
-                self._lost.add(disk)
         known = {member.path for member in self._here.values()}
         self._foreign = {p: why for p, why in self._foreign.items() if p in paths}
         for block in self._blocks:
             if block.member and block.path not in known:
                 await self._recognise(block)
+        for disk, path in left.items():
+            if disk not in self._here:  # not only called by another name
+                log.warning("disk %s is gone from %s", disk, path)
+                self._retired.discard(disk)
+                self._lost.add(disk)
 
     async def _recognise(self, block: BlockDevice) -> None:
         try:
