@@ -14,7 +14,7 @@ from tests.contract.world import Served
 from tests.sim.blocks import Bio, Block, IoError, Op, Patch, pieces
 from tests.sim.fake_disks import DiskBlock, FakeMedia
 from tests.sim.fake_dm import DmBlock
-from tests.sim.fake_kernel import FakeHost
+from tests.sim.fake_kernel import UDEV_S, FakeHost
 from tests.sim.world import World
 from tests.sim.write_cache import WriteCache
 from vastskyd.core.documents import Endpoint
@@ -52,7 +52,9 @@ class SimWorld:
         return tuple(self._new_disk(size_bytes).path for _ in range(count))
 
     async def make_disk(self, size_bytes: int) -> str:
-        return self._new_disk(size_bytes).stable_path
+        disk = self._new_disk(size_bytes)
+        await asyncio.sleep(2 * UDEV_S)
+        return disk.stable_path
 
     def _new_disk(self, size_bytes: int) -> DiskBlock:
         self._disks_made += 1
