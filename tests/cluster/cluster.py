@@ -19,7 +19,8 @@ from tests.lab.lab import Lab
 from vastskyd.core import api
 from vastskyd.core.model import AttachmentState
 
-POLL_S = 0.3
+# A question costs the host that is asked a third of a second.
+POLL_S = 1.0
 WRITER_LIMIT_S = 3600
 # On the root disk, and written through: they must outlast a power cut of the head.
 NOTES = "/var/lib/lab-notes"

@@ -8,15 +8,12 @@ import asyncio
 from types import TracebackType
 from typing import TypeVar
 
-from dbus_next.aio.message_bus import MessageBus
-from dbus_next.constants import BusType, MessageType
-from dbus_next.message import Message
-
 from vastskyd.core import api
 from vastskyd.core.errors import DeniedError, FailedError, UnreachableError
 from vastskyd.core.model import Record
 from vastskyd.dbus.errors import error_in
-from vastskyd.dbus.methods import BUS_NAME, CARRIER, INTERFACE, PATH, PROPERTIES
+from vastskyd.dbus.library import BusType, Message, MessageBus, MessageType
+from vastskyd.dbus.methods import BUS_NAME, INTERFACE, PATH, PROPERTIES, carrier
 from vastskyd.dbus.variants import plain, record_in
 
 A = TypeVar("A", bound=Record)
@@ -65,7 +62,7 @@ class Client:
                 bus = await self._connected()
                 if isinstance(request, api.ShowLocal):
                     return await _ask_local(bus)
-                method = CARRIER[type(request)]
+                method = carrier(type(request))
                 body = method.call_body(request)
                 got = await _call(bus, INTERFACE, method.name, method.in_signature, body)
                 return method.read_answer(got.body)

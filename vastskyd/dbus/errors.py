@@ -4,10 +4,8 @@ The string's first line is the message; what follows the first newline, if anyth
 hint. So a caller that knows nothing of hints still shows them, and one that does can part them.
 """
 
-from dbus_next.constants import MessageType
-from dbus_next.message import Message
-
 from vastskyd.core.errors import FailedError, VastskyError, from_code
+from vastskyd.dbus.library import Message, MessageType
 from vastskyd.dbus.methods import ERROR_PREFIX
 from vastskyd.dbus.variants import text
 

@@ -189,12 +189,16 @@ METHODS = (
 )  # fmt: skip
 BY_NAME = {method.name: method for method in METHODS}
 
-# By this one a request is sent: the first method that can carry all of its members.
-CARRIER = {
-    method.request: method
-    for method in reversed(METHODS)
-    if {*method.argument_names, *method.option_names} == set(members(method.request))
-}
+
+def carrier(request: type[Record]) -> Method:
+    """By which a request is sent: the first method that can carry all of its members."""
+    return next(
+        method
+        for method in METHODS
+        if method.request is request
+        and {*method.argument_names, *method.option_names} == set(members(request))
+    )
+
 
 # Properties of the same object, of api.LocalView: property, member, and whether it can change
 # while vastskyd runs. There is no change signal yet.

@@ -6,13 +6,18 @@ import logging
 import os
 from collections import Counter
 
-from dbus_next.aio.message_bus import MessageBus
-from dbus_next.constants import BusType, MessageFlag, MessageType, NameFlag, RequestNameReply
-from dbus_next.message import Message
-from dbus_next.signature import SignatureTree
-
 from vastskyd.core.errors import ConflictError, DeniedError, UnreachableError
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
+from vastskyd.dbus.library import (
+    BusType,
+    Message,
+    MessageBus,
+    MessageFlag,
+    MessageType,
+    NameFlag,
+    RequestNameReply,
+    SignatureTree,
+)
 from vastskyd.dbus.methods import BUS_NAME, Method
 from vastskyd.dbus.service import Cluster, Service
 

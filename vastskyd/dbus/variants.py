@@ -13,11 +13,11 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
-from dbus_next.signature import Variant
 from msgspec import inspect
 
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Record
+from vastskyd.dbus.library import Variant
 
 R = TypeVar("R", bound=Record)
 
