@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster, Writer, eventually
-from tests.demo.copies import compare_copies
+from tests.demo.copies import compare_all_copies
 from tests.demo.hosts import MANAGER
 from tests.demo.narrator import DemoError
 from vastskyd.core import api
@@ -208,8 +208,16 @@ class Row:
     # --- the repair
 
     def goes_on(self, blocks: int = 10, limit_s: float = MENDED_LIMIT_S) -> None:
-        for writer in self.writers.values():
-            writer.goes_on(blocks, limit_s)
+        wanted = {writer: writer.count() + blocks for writer in self.writers.values()}
+
+        def enough() -> bool:
+            for writer in [each for each, count in wanted.items() if each.count() >= count]:
+                del wanted[writer]
+            for writer in wanted:
+                writer.check()
+            return not wanted
+
+        eventually(f"{blocks} more blocks of each are acknowledged", enough, limit_s)
 
     def mended(self, limit_s: float = MENDED_LIMIT_S) -> None:
         """All volumes have all their copies again, and status has nothing to say of them."""
@@ -265,8 +273,7 @@ def row(cluster: Cluster, name: str, *volumes: str, slots: int = 256) -> Iterato
     for volume, writer in made.writers.items():
         made.stop(volume)
         writer.verify()
-    for volume in made.writers:
-        compare_copies(cluster.hosts, HEAD, cluster.hosts.stores, VOLUMES[volume][1])
+    compare_all_copies(cluster.hosts, HEAD, cluster.hosts.stores)
     cluster.whole = True
     MEASURED.parent.mkdir(exist_ok=True)
     with MEASURED.open("a") as out:

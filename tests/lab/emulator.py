@@ -27,6 +27,9 @@ SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 TREE_PACKAGES = "qemu-system-x86,qemu-utils,seabios,ipxe-qemu"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+# What is translated is thrown away as a whole when this is full: with 64 MiB twice a minute where
+# Python programs come and go, and each time it takes seconds to have it again.
+TCG_CODE_MIB = 512
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq"
 """Of the emulated CPU: its AES is done by the AES instructions of this machine."""
 PORTS = 8
@@ -119,7 +122,7 @@ def accel_arguments(accel: str) -> list[str]:
     """The arguments that choose hardware or software emulation."""
     if accel == "kvm":
         return ["-accel", "kvm", "-cpu", "host,-vmx,-svm"]
-    return ["-accel", "tcg,thread=multi,tb-size=64", "-cpu", CPU]
+    return ["-accel", f"tcg,thread=multi,tb-size={TCG_CODE_MIB}", "-cpu", CPU]
 
 
 def kernel_arguments(image: Image, more: str = "") -> list[str]:
