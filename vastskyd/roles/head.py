@@ -270,7 +270,7 @@ class HeadRole:
         for volume in sight.volume_ids():
             if volume not in wanted:
                 if volume not in self._acts:
-                    log.warning("volume %s is not this head's any more: taking it down", volume)
+                    log.warning("volume %s is not this head's: fenced, and taken down", volume)
                 self._begin(volume, plan_teardown(volume, sight, trouble, force=True), revision)
         keep = frozenset(
             (leg.extent, spec.epoch)
