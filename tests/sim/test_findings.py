@@ -11,6 +11,7 @@ from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import JobState
 from vastskyd.core.units import MIB
+from vastskyd.roles.head import retry_pause_s
 
 
 def test_a_volume_that_waits_for_its_leg_is_detached_once_the_leg_is_back() -> None:
@@ -41,6 +42,13 @@ def test_a_volume_that_waits_for_its_leg_is_detached_once_the_leg_is_back() -> N
         await cluster.nothing_left()
 
     simulate(body, lambda: SimCluster(51))
+
+
+def test_a_path_that_stays_away_is_tried_for_ever_and_not_without_a_pause() -> None:
+    """After 1075 tries, an hour, the pause was more than a number can hold: there was none."""
+    pauses_s = [retry_pause_s(failures) for failures in (1, 2, 3, 1074, 1075, 100_000)]
+    assert pauses_s[:3] == [0.2, 0.4, 0.8]
+    assert set(pauses_s[3:]) == {3.0}
 
 
 @pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])

@@ -51,6 +51,12 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 3.0
+_DOUBLED_MOST = 8
+
+
+def retry_pause_s(failures: int) -> float:
+    """After so many in a row: twice as long each time, within bounds."""
+    return min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0 ** min(failures - 1, _DOUBLED_MOST))
 
 
 @dataclass
@@ -387,10 +393,10 @@ class HeadRole:
     def _start_connect(self, step: Connect) -> None:
         key = (step.extent, step.epoch, step.endpoint.network)
         before = self._attempts.get(key)
-        if before is not None and (
-            not before.task.done() or before.not_before_s > self._clock.monotonic_s()
-        ):
-            return
+        if before is not None:
+            if not before.task.done() or before.not_before_s > self._clock.monotonic_s():
+                return
+            before.task.result()  # what it did not expect is a fault of ours, and ends vastskyd
         attempt = self._attempts[key] = _Attempt(
             asyncio.create_task(self._connect(key, step), name=f"connect {step.extent}")
         )
@@ -413,7 +419,7 @@ class HeadRole:
             attempt = self._attempts.get(key)
             if attempt is not None:
                 attempt.failures += 1
-                pause_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** (attempt.failures - 1))
+                pause_s = retry_pause_s(attempt.failures)
                 attempt.not_before_s = self._clock.monotonic_s() + pause_s
                 if attempt.message != error.message:
                     log.warning("leg %s by network %d: %s", step.extent, network, error.message)
