@@ -38,6 +38,10 @@ HEADS = {head for _, _, head in VOLUMES.values()}
 BACK_LIMIT_S = 240
 COMMAND_LIMIT_S = 120
 WATCH_PAUSE_S = 2.0
+SILENT = (
+    "systemctl status --no-pager vastskyd dbus; journalctl -q --no-pager -u vastskyd -n 60;"
+    " ps -eo pid,ppid,stat,wchan:30,etime,args; uptime"
+)
 FAULT_S = (2.0, 20.0)
 CALM_S = (0.5, 8.0)
 RUDE_MOST = 3
@@ -106,6 +110,14 @@ class Chaos:
                     continue  # the host itself is off, or hangs
                 if result.timed_out:
                     self._watch_failed.append(words)
+                    self.say(f"'vastskyctl {words}' did not answer:\n{self._why_silent()}")
+
+    def _why_silent(self) -> str:
+        """Now: a power cut takes the host's journal with it."""
+        try:
+            return self.cluster["head1"].run(SILENT, 60, check=False).stdout
+        except LabError as error:
+            return str(error)
 
     def round(self) -> None:
         """One or two faults, healed after a while, and all is as it was."""
