@@ -12,7 +12,7 @@ from vastskyd.core import api
 from vastskyd.core.errors import DeniedError, FailedError, UnreachableError
 from vastskyd.core.model import Record
 from vastskyd.dbus.errors import error_in
-from vastskyd.dbus.library import BusType, Message, MessageBus, MessageType
+from vastskyd.dbus.messages import BusType, Message, MessageBus, MessageType
 from vastskyd.dbus.methods import BUS_NAME, INTERFACE, PATH, PROPERTIES, carrier
 from vastskyd.dbus.variants import plain, record_in
 

@@ -5,7 +5,7 @@ hint. So a caller that knows nothing of hints still shows them, and one that doe
 """
 
 from vastskyd.core.errors import FailedError, VastskyError, from_code
-from vastskyd.dbus.library import Message, MessageType
+from vastskyd.dbus.messages import Message, MessageType
 from vastskyd.dbus.methods import ERROR_PREFIX
 from vastskyd.dbus.variants import text
 

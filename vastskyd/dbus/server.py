@@ -8,7 +8,7 @@ from collections import Counter
 
 from vastskyd.core.errors import ConflictError, DeniedError, UnreachableError
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
-from vastskyd.dbus.library import (
+from vastskyd.dbus.messages import (
     BusType,
     Message,
     MessageBus,

@@ -16,7 +16,7 @@ from vastskyd.core.errors import UnreachableError, VastskyError
 from vastskyd.core.model import Encryption, Record, Role
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
 from vastskyd.dbus.introspection import node_xml
-from vastskyd.dbus.library import Message, Variant
+from vastskyd.dbus.messages import Message, Variant
 from vastskyd.dbus.methods import BY_NAME, INTERFACE, PATH, PROPERTIES, Method
 from vastskyd.dbus.variants import members, signature, value_out
 

@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Record
-from vastskyd.dbus.library import Variant
+from vastskyd.dbus.messages import Variant
 
 R = TypeVar("R", bound=Record)
 
