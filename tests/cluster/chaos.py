@@ -95,8 +95,8 @@ class Chaos:
             self.round()
         self._watch_end.set()
         watcher.join(COMMAND_LIMIT_S)
-        require(not self._watch_failed, f"status did not answer: {self._watch_failed}")
         self.finish()
+        require(not self._watch_failed, f"no answer in time: {self._watch_failed}")
 
     def _watch(self) -> None:
         """A command ends within a bound, whatever is broken, on a host that runs."""
