@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,14 +270,9 @@ class Cluster:
                 guest.restore(network)
             for disk in guest.slow_disks:
                 guest.slow_disk(disk, 0)
-            self._mend_disks(guest)
+            self._bring_disks_home(guest)
             guest.run("ip route flush type blackhole; rm -f /var/tmp/filler*")
         self.online()
-        eventually(
-            "all disks are there",
-            lambda: {disk.state for disk in self.hosts.disks()} == {"online"},
-            90,
-        )
         try:
             self.delete_all()
         except LabError:  # a head may be stuck for good: the next test is not to blame
@@ -285,17 +281,32 @@ class Cluster:
                 self.power_on(name)
             self.online()
             self.delete_all()
+        self._remove_strange_disks()
+        eventually(
+            "all disks are there",
+            lambda: {disk.state for disk in self.hosts.disks()} == {"online"},
+            90,
+        )
 
-    def _mend_disks(self, guest: Guest) -> None:
-        """Its own are plugged in, others are not; one that was moved goes home."""
+    def _bring_disks_home(self, guest: Guest) -> None:
+        """One that was moved is where it began, and all of the guest's own are plugged in."""
         for disk in set(guest.known_disks) - set(DISKS):
             home, _, name = guest.serial(disk).rpartition("-")
             if home in self.hosts.stores and name in DISKS:
                 self.lab[home].take_disk(guest, disk, name)
-            else:
-                guest.remove_disk(disk)
         for disk in set(DISKS if guest.name in self.hosts.stores else ()) - set(guest.disks):
             guest.plug_disk(disk)
+
+    def _remove_strange_disks(self) -> None:
+        """Those that a test brought. The cluster is not to miss one: it is retired first, once
+        the extents of the volumes that were deleted are wiped."""
+        for guest in (self[name] for name in self.all):
+            for disk in set(guest.known_disks) - set(DISKS):
+                for view in self.hosts.disks():
+                    if view.serial == guest.serial(disk):
+                        retire = partial(self.ctl, f"disk retire {view.id}", 60)
+                        eventually(f"disk {view.serial} is retired", retire, 90)
+                guest.remove_disk(disk)
 
     def delete_all(self) -> None:
         """What a test that failed has left."""
