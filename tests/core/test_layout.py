@@ -73,6 +73,7 @@ class Stack:
     initialised: bool = True
     waited: bool = True
     faulty: tuple[int, ...] = ()
+    released: tuple[int, ...] = ()
 
     def spec(self) -> VolumeSpec:
         legs = tuple(
@@ -103,7 +104,7 @@ class Stack:
                 device(number),
                 (path(number),),
                 frozenset({path(number)} if number in self.dead else ()),
-                holds=True,
+                holds=number not in self.released,
             )
             for number in there
         }
@@ -275,3 +276,12 @@ def test_a_wreck_goes_when_its_last_user_has() -> None:
     wreck = SeenVolume("vastsky-wreck", "/dev/dm-7", VOLUME, 2, 0, broken_off=True)
     assert plan_wrecks(Sight(wrecks=(wreck,))) == {VOLUME: (RemoveWreck("vastsky-wreck"),)}
     assert plan_wrecks(Sight(wrecks=(replace(wreck, open_count=1),))) == {}
+
+
+def test_a_leg_that_md_gave_up_is_not_armed_before_md_has_let_go_of_it() -> None:
+    """While another leg is held, md does not let go: armed and released in turn, without end."""
+    held = Stack((IN, BEHIND), dead=(0,), faulty=(1,))
+    assert held.steps() == [ReleaseLeg(held.sight().legs[extent(1)].name)]
+    assert replace(held, released=(1,)).steps() == []
+    mended = replace(held, dead=(), released=(1,))
+    assert mended.steps() == [RemoveMember("/dev/md9", device(1))]

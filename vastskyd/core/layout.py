@@ -224,12 +224,14 @@ def _reach_legs(
             for endpoint in leg.endpoints
             if endpoint.network not in {path.network for path in live}
         ]
+        seen = sight.legs.get(leg.extent)
+        if seen is not None and _is_given_up(segment.array, seen):
+            continue  # its hold has ended until md has let go of it
         broken = leg.extent in trouble and trouble[leg.extent].broken
         # Of a disk that was moved from this host to another, what is left here is no way to it.
         useful = [path for path in live if path.network >= 0 or not leg.endpoints]
         wanted = tuple(path.device for path in sorted(useful, key=lambda path: path.network))
         if wanted and not broken:
-            seen = sight.legs.get(leg.extent)
             has = () if seen is None else seen.paths
             if (
                 seen is None
@@ -239,6 +241,11 @@ def _reach_legs(
             ):
                 name = _leg_name(spec, segment, leg)
                 draft.steps.append(MapLeg(name, wanted, leg.length_bytes))
+
+
+def _is_given_up(array: SeenArray | None, seen: SeenLeg) -> bool:
+    member = None if array is None else array.members.get(kernel_name(seen.device))
+    return member is not None and member.faulty
 
 
 def _is_useful(segment: SegmentSight, leg: LegSpec) -> bool:
