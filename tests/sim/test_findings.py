@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
+from tests.sim.accidents import Plots
 from tests.sim.cluster import SimCluster
+from tests.sim.faults import Fault, FaultKind
 from tests.sim.test_cluster import at_the_end, attached, legs_on, simulate
 from vastskyd.core import api
 from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import JobState
+from vastskyd.core.model import DiskState, JobState
 from vastskyd.core.units import MIB
 from vastskyd.roles.head import retry_pause_s
 
@@ -42,6 +44,46 @@ def test_a_volume_that_waits_for_its_leg_is_detached_once_the_leg_is_back() -> N
         await cluster.nothing_left()
 
     simulate(body, lambda: SimCluster(51))
+
+
+def test_a_volume_whose_only_copy_failed_passes_errors_on_and_can_be_given_up() -> None:
+    """It waited for ever for a disk that would not be used again."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(size_bytes=16 * MIB, copies=1)
+        await cluster.attach(head="h2")
+        assert await cluster.checker.write("h2", "v", 1)
+        (store,) = [name for name in ("s1", "s2", "s3") if await legs_on(cluster, name)]
+        plots = Plots()
+        for _ in range(4):
+            plots.next(store, "disks.write_slot", Fault(FaultKind.FAIL))
+        cluster.world.plan = plots
+        await cluster.start_job(api.CreateVolume(name="w", size_bytes=16 * MIB, copies=3))
+        await cluster.until("the disk failed", 120, lambda: "disk-failed" in said(cluster))
+        assert await cluster.checker.write("h2", "v", 1)  # as long as it can
+        await cluster.until("that is said", 5, lambda: problem(cluster, "which has failed: save"))
+        cluster.world.power_cut(store)
+        await asyncio.sleep(10)
+        for number in (1, 2):
+            assert not await asyncio.wait_for(cluster.checker.write("h2", "v", number), 30)
+        await cluster.until("that is said", 5, lambda: problem(cluster, "v is unavailable"))
+        cluster.power_on(store)
+        await cluster.detach()
+        await cluster.delete()
+        await cluster.insist(api.DeleteVolume(volume="w"))
+        (failed,) = [
+            disk for disk in cluster.state().disks.values() if disk.state is DiskState.FAILED
+        ]
+        await cluster.do(api.RetireDisk(disk=failed.id))
+        await cluster.nothing_left()
+
+    async def problem(cluster: SimCluster, words: str) -> bool:
+        return any(words in line for line in (await cluster.status()).problems)
+
+    def said(cluster: SimCluster) -> list[str]:
+        return [event.kind for event in cluster.state().events.values()]
+
+    simulate(body, lambda: SimCluster(53))
 
 
 def test_a_path_that_stays_away_is_tried_for_ever_and_not_without_a_pause() -> None:

@@ -104,7 +104,8 @@ class LegSpec(Record):
     """One leg as the head should have it. No endpoints and not local: it cannot be reached now.
 
     `node` is the storage host; `export_name` what to ask of its server. `condemned`: its disk is
-    known to be lost; the head stops using it as soon as the write quorum allows.
+    known to be lost; the head stops using it as soon as the write quorum allows. `failed`: it will
+    not return either.
     """
 
     extent: ExtentId
@@ -115,6 +116,7 @@ class LegSpec(Record):
     export_name: str
     length_bytes: int
     condemned: bool = False
+    failed: bool = False
 
 
 class SegmentSpec(Record):

@@ -88,6 +88,10 @@ def _segment_health(
     if not good:
         return Health.UNAVAILABLE, f"{where}: no in-sync leg is within reach"
     if not missing:
+        failed = [extent for extent in good if _disk_failed(turn, extent)]
+        if failed:
+            said = f"a copy is on {_names(turn, failed)}, which has failed: save what can be read"
+            return Health.DEGRADED, f"{where}: {said}"
         return Health.REDUNDANT, ""
     filling = [e for e in missing if e in facts and facts[e].condition is LegCondition.RECOVERING]
     if filling:
@@ -98,6 +102,11 @@ def _segment_health(
         Health.DEGRADED,
         f"{where}: {len(good)} of {len(of_segment)} legs; without {_names(turn, missing)}{spare}",
     )
+
+
+def _disk_failed(turn: Turn, extent: ExtentId) -> bool:
+    disk = turn.draft.disk_of(extent)
+    return disk is not None and disk.state is DiskState.FAILED
 
 
 def _names(turn: Turn, extents: list[ExtentId]) -> str:

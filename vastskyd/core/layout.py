@@ -179,11 +179,11 @@ def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sigh
 
 def _fail_bad_blocks(draft: _Draft, segment: SegmentSight, sight: Sight) -> None:
     """Without another leg an I/O error is the user's. It is the disk's answer, not its absence:
-    for that I/O waits."""
+    for that I/O waits, unless the disk will not return."""
     for leg in segment.spec.legs:
         seen = sight.legs.get(leg.extent)
         broken = segment.facts[leg.extent].broken and not leg.condemned
-        if broken and seen is not None and seen.holds:
+        if (broken or leg.failed) and seen is not None and seen.holds:
             draft.steps.append(ReleaseLeg(seen.name))
 
 

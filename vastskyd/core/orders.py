@@ -255,4 +255,5 @@ def _leg_spec(
         export_name=export_name(leg.extent, attachment.export_key),
         length_bytes=extent.length_bytes,
         condemned=is_condemned(turn.draft, leg.extent, None if fact is None else fact.condition),
+        failed=disk.state is DiskState.FAILED,
     )

@@ -170,9 +170,17 @@ def look_at_segment(
 def _bare_leg(leg: LegSpec, seen: SeenLeg | None, trouble: Trouble | None) -> LegFact:
     if seen is None:
         return LegFact(extent=leg.extent, condition=LegCondition.ABSENT)
-    if trouble is not None:
+    if trouble is None or set(seen.paths) - seen.failed:
+        # Also of a disk that has failed: of a last copy, what can be read is read.
+        return LegFact(extent=leg.extent, condition=LegCondition.ACTIVE)
+    if seen.holds:
         return _held(leg, trouble)
-    return LegFact(extent=leg.extent, condition=LegCondition.ACTIVE)
+    return LegFact(  # its users get errors
+        extent=leg.extent,
+        condition=LegCondition.OUT,
+        broken=trouble.broken,
+        message=trouble.message,
+    )
 
 
 def _held(leg: LegSpec, trouble: Trouble) -> LegFact:
