@@ -1,14 +1,11 @@
 """The manager's database is lost on real hosts, under a program that writes."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster, Writer, eventually, make_cluster
+from tests.cluster.cluster import Cluster, Writer, eventually
 from tests.demo.hosts import MANAGER
-from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
 
@@ -19,12 +16,6 @@ LOSSES = {
     "garbage": f"rm -f {DATABASE}-*; dd if=/dev/urandom of={DATABASE} bs=64k count=4 status=none",
     "empty": f"rm -f {DATABASE}-*; truncate -s 0 {DATABASE}",
 }
-
-
-@pytest.fixture(scope="module")
-def cluster(lab_template: None, deb: Path) -> Iterator[Cluster]:
-    with Lab() as lab:
-        yield make_cluster(lab, deb, stores=("store1", "store2"))
 
 
 def status(cluster: Cluster) -> str:

@@ -1,24 +1,12 @@
 """The data path with TLS, and the loss of a server under it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.cluster.cluster import Cluster, make_cluster
+from tests.cluster.cluster import Cluster
 from tests.demo.copies import compare_copies
 from tests.demo.hosts import MIB
-from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def cluster(lab_template: None, deb: Path) -> Iterator[Cluster]:
-    with Lab() as lab:
-        yield make_cluster(
-            lab, deb, heads=("head1",), stores=("store1", "store2"), encryption="tls"
-        )
 
 
 def test_a_storage_host_is_lost_under_an_encrypted_volume(cluster: Cluster) -> None:

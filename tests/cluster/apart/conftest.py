@@ -1,0 +1,15 @@
+"""The cluster of these tests. No other is up meanwhile: pytest takes this folder first."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster, make_cluster
+from tests.lab.lab import Lab
+
+
+@pytest.fixture(scope="package")
+def cluster(lab_template: None, deb: Path) -> Iterator[Cluster]:
+    with Lab() as lab:
+        yield make_cluster(lab, deb, stores=("store1", "store2"), encryption="tls")
