@@ -6,11 +6,14 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from vastskyd import __version__, config
-from vastskyd.config import Config
-from vastskyd.core.errors import VastskyError
+from vastskyd import __version__
+from vastskyd.config.files import load
+from vastskyd.config.settings import DEFAULT_PATH, Config
+from vastskyd.core.errors import InvalidError, VastskyError
 from vastskyd.dbus.server import serve
 from vastskyd.roles.daemon import Host
 from vastskyd.systemd import journal_handler, notify, watchdog_interval_s
@@ -21,20 +24,21 @@ log = logging.getLogger("vastskyd")
 def main() -> None:
     """Exit status: 0 stopped, 1 failed, 2 the configuration is wrong."""
     parser = argparse.ArgumentParser(prog="vastskyd", description="Vastsky's daemon.")
-    parser.add_argument("--config", type=Path, default=config.DEFAULT_PATH, metavar="FILE")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"instead of {DEFAULT_PATH}")
     parser.add_argument("--check-config", action="store_true", help="check it and exit")
     parser.add_argument("--version", action="version", version=f"vastskyd {__version__}")
     arguments = parser.parse_args()
+    read = partial(load, arguments.config or DEFAULT_PATH, needed=arguments.config is not None)
     try:
-        loaded = config.load(arguments.config)
-    except VastskyError as error:
-        sys.stderr.write(f"vastskyd: {error.message}\nhint: {error.hint}\n")
+        loaded = read()
+    except InvalidError as error:
+        sys.stderr.write(f"{error.message}\n")
         sys.exit(2)
     if arguments.check_config:
         return
     _log_to_journal(loaded)
     try:
-        asyncio.run(_main(loaded, arguments.config))
+        asyncio.run(_main(loaded, read))
     except* VastskyError as group:
         for leaf in _leaves(group):
             log.critical("%s", leaf)
@@ -54,26 +58,28 @@ def _log_to_journal(loaded: Config) -> None:
     )
 
 
-async def _main(loaded: Config, path: Path) -> None:
+async def _main(loaded: Config, read: Callable[[], Config]) -> None:
     host = Host(loaded)
     life = asyncio.create_task(_live(host))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, life.cancel)
-    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(host, path))
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(host, read))
     try:
         await life
     except asyncio.CancelledError:
         log.info("stopped; attached volumes go on")
 
 
-def _reload(host: Host, path: Path) -> None:
-    """systemd waits for the answer (Type=notify-reload). A file with a mistake changes nothing."""
+def _reload(host: Host, read: Callable[[], Config]) -> None:
+    """systemd waits for the answer (Type=notify-reload). One mistake, and nothing changes."""
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
     try:
-        fresh = config.load(path)
-    except VastskyError as error:
-        log.error("not reloaded: %s; %s", error.message, error.hint)
+        fresh = read()
+    except InvalidError as error:
+        for mistake in error.message.splitlines():
+            log.error("%s", mistake)
+        log.error("the configuration was not reloaded: all goes on as it was")
     else:
         logging.getLogger().setLevel(fresh.log_level.upper())
         host.reconfigure(fresh)

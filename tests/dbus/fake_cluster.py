@@ -168,7 +168,7 @@ class FakeCluster:
 
     async def init(
         self, name: str, addresses: tuple[str, ...], rack: str, node: str,
-        encryption: Encryption, roles: tuple[Role, ...],
+        encryption: Encryption | None, roles: tuple[Role, ...],
     ) -> api.Initialised:  # fmt: skip
         self.asked.append(
             api.InitCluster(name=name, addresses=addresses, rack=rack, node=node,

@@ -9,7 +9,7 @@ import pytest
 from tests.sim import loop
 from tests.sim.cluster import CLUSTER, NoIssuer
 from tests.sim.loop import SimClock
-from vastskyd.config import Config
+from vastskyd.config.settings import Config
 from vastskyd.core import api
 from vastskyd.core.description import DiskDescription
 from vastskyd.core.errors import ConflictError, DamagedError, FailedError

@@ -32,8 +32,7 @@ def cluster() -> None:
 @node_option
 @roles_option
 @click.option("--data-encryption", type=click.Choice([each.value for each in Encryption]),
-              default="tls", show_default=True,
-              help="none: for isolated networks only.")  # fmt: skip
+              help="none: for isolated networks only. [default: as configured]")  # fmt: skip
 @json_option
 def init(
     name: str,
@@ -41,7 +40,7 @@ def init(
     rack: str,
     node: str,
     roles: tuple[str, ...],
-    data_encryption: str,
+    data_encryption: str | None,
     as_json: bool,
 ) -> None:
     """Make a cluster with this host as its first node and manager.
@@ -57,7 +56,7 @@ def init(
         addresses=addresses,
         rack=rack,
         node=node,
-        encryption=Encryption(data_encryption),
+        encryption=Encryption(data_encryption) if data_encryption else None,
         roles=roles_of(roles),
     )
     with connect() as client:

@@ -418,14 +418,14 @@ class LocalView(Record):
 
 class InitCluster(Record):
     """Make a cluster of which this host is the first node and the manager. Empty members are
-    left to vastskyd: `node` is the host's name, `addresses` and `roles` as configured.
+    left to vastskyd: `node` is the host's name, the others as configured.
     Answer: Initialised. ConflictError if the host belongs to a cluster."""
 
     name: str
     addresses: tuple[str, ...] = ()
     rack: str = ""
     node: str = ""
-    encryption: Encryption = Encryption.TLS
+    encryption: Encryption | None = None
     roles: tuple[Role, ...] = ()
 
 

@@ -43,7 +43,7 @@ class Cluster(Protocol):
         addresses: tuple[str, ...],
         rack: str,
         node: str,
-        encryption: Encryption,
+        encryption: Encryption | None,
         roles: tuple[Role, ...],
     ) -> api.Initialised:
         """api.InitCluster."""

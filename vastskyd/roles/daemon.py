@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from vastskyd import __version__
-from vastskyd.config import Config
+from vastskyd.config.settings import EFFECTS, Config, Effect
 from vastskyd.core import api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.ids import NodeId
@@ -26,9 +28,6 @@ from vastskyd.wire.hub import HubOptions, PeerHub
 from vastskyd.wire.limits import WireLimits
 
 log = logging.getLogger(__name__)
-
-# Of these what the host started with goes on.
-_AT_START = ("state_dir", "runtime_dir", "roles", "addresses", "port", "rack")
 
 
 async def _run(argv: tuple[str, ...], timeout_s: float) -> object:
@@ -56,17 +55,20 @@ class Host:
             await self._live(self._identity)
 
     def reconfigure(self, config: Config) -> None:
-        """The settings that can change while it runs; of the others the log says that they wait
-        for the next start."""
-        later = [name for name in _AT_START if getattr(config, name) != getattr(self._config, name)]
-        wire = (config.timeouts.heartbeat_s, config.timeouts.dead_after_s)
-        if wire != (self._config.timeouts.heartbeat_s, self._config.timeouts.dead_after_s):
-            later += ["timeouts.heartbeat_s", "timeouts.dead_after_s"]
-        if later:
-            log.warning("restart vastskyd for the new %s", ", ".join(later))
+        """The settings that can change while it runs; of the others the log says what they wait
+        for."""
+        restart = _changed(self._config, config, Effect.RESTART)
+        if restart:
+            log.warning("restart vastskyd for the new %s", ", ".join(restart))
+        too_late = _changed(self._tuned, config, Effect.JOIN)
+        if too_late and self._identity is not None:
+            log.warning(
+                "this host is in its cluster already: it keeps what it joined with of %s",
+                ", ".join(too_late),
+            )
         self._tuned = config
         if self._member is not None:
-            self._member.retune(_policy(config), config.timeouts.leg_timeout_s)
+            self._member.retune(*tuning(config))
 
     async def _live(self, identity: Identity) -> None:
         config = self._config
@@ -100,9 +102,7 @@ class Host:
             vault=vault,
             issuer=issuer,
         )
-        self._member = Member(
-            identity, ports, _policy(self._tuned), self._tuned.timeouts.leg_timeout_s
-        )
+        self._member = Member(identity, ports, *tuning(self._tuned))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._member.run(), name="member")
@@ -143,7 +143,7 @@ class Host:
         addresses: tuple[str, ...],
         rack: str,
         node: str,
-        encryption: Encryption,
+        encryption: Encryption | None,
         roles: tuple[Role, ...],
     ) -> api.Initialised:
         request = api.InitCluster(
@@ -155,7 +155,7 @@ class Host:
             roles=roles,
         )
         return await self._become(
-            lambda: asyncio.to_thread(founding.found, self._config, self._clock, request)
+            lambda: asyncio.to_thread(founding.found, self._to_join_by(), self._clock, request)
         )
 
     async def join(
@@ -164,7 +164,7 @@ class Host:
         request = api.JoinCluster(
             token=token, addresses=addresses, rack=rack, node=node, roles=roles
         )
-        return await self._become(lambda: founding.enter(self._config, self._clock, request))
+        return await self._become(lambda: founding.enter(self._to_join_by(), self._clock, request))
 
     async def _become(self, act: Callable[[], Awaitable[Identity]]) -> api.Initialised:
         async with self._changing:
@@ -182,6 +182,12 @@ class Host:
             roles=self._identity.roles,
         )
 
+    def _to_join_by(self) -> Config:
+        """As it was reloaded last; but what this host becomes is written where it looks now."""
+        return msgspec.structs.replace(
+            self._tuned, state_dir=self._config.state_dir, runtime_dir=self._config.runtime_dir
+        )
+
     def local(self) -> api.LocalView:
         identity = self._identity
         return api.LocalView(
@@ -194,8 +200,17 @@ class Host:
         )
 
 
-def _policy(config: Config) -> Policy:
-    return Policy(
+def _changed(old: Config, new: Config, effect: Effect) -> list[str]:
+    return [
+        key
+        for key, each in EFFECTS.items()
+        if each is effect and old.value_of(key) != new.value_of(key)
+    ]
+
+
+def tuning(config: Config) -> tuple[Policy, float]:
+    """What a member can be told while it runs: what the manager decides by, and leg_timeout_s."""
+    policy = Policy(
         rebuild_delay_s=config.timeouts.rebuild_delay_s,
         failover_delay_s=config.timeouts.failover_delay_s,
         rebuilds_per_disk=config.rebuild.per_disk,
@@ -204,3 +219,4 @@ def _policy(config: Config) -> Policy:
         sync_rate_max_kib_s=config.rebuild.rate_max_kib_s,
         segment_max_bytes=config.placement.segment_max_bytes,
     )
+    return policy, config.timeouts.leg_timeout_s

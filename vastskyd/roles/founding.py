@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from vastskyd.config import Config
+from vastskyd.config.settings import Config
 from vastskyd.core.api import InitCluster, JoinCluster
 from vastskyd.core.errors import ConflictError, DamagedError, InvalidError, NotFoundError
 from vastskyd.core.ids import SHORT_ID_DIGITS, ClusterId, NodeId, node_id
@@ -131,7 +131,7 @@ def found(config: Config, clock: Clock, request: InitCluster) -> Identity:
         name=name,
         manager=node,
         created_s=clock.now_s(),
-        encryption=request.encryption,
+        encryption=request.encryption or config.placement.data_encryption,
     )
     member = Node(
         id=node,

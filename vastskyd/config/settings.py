@@ -1,23 +1,16 @@
-"""The host's configuration: /etc/vastsky/vastskyd.toml and the drop-ins beside it.
+"""What can be set: the settings, their defaults and limits, and when a change takes effect."""
 
-`vastskyd.toml.d/*.toml` are merged over the main file in the order of their names. A file that is
-wrong is refused whole, with the line and what would be right: a daemon that guesses what an
-administrator meant is worse than one that does not start.
-"""
-
-import difflib
 import ipaddress
 import math
 import re
-import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Encryption, Record, Role
 from vastskyd.core.units import GIB, TIB, parse_size
 
@@ -52,13 +45,37 @@ RIGHT: dict[str, str] = {
     "placement.data_encryption": '"tls" or "none"',
 }
 
+
+class Effect(StrEnum):
+    """When a new value is used."""
+
+    RELOAD = "reload"  # `systemctl reload vastskyd` is enough
+    RESTART = "restart"
+    JOIN = "join"  # read when the host makes or joins a cluster; it keeps what it had then
+
+
+EFFECTS: dict[str, Effect] = {
+    "state_dir": Effect.RESTART,
+    "runtime_dir": Effect.RESTART,
+    "roles": Effect.JOIN,
+    "addresses": Effect.JOIN,
+    "port": Effect.JOIN,
+    "rack": Effect.JOIN,
+    "log_level": Effect.RELOAD,
+    "timeouts.leg_timeout_s": Effect.RELOAD,
+    "timeouts.heartbeat_s": Effect.RESTART,
+    "timeouts.dead_after_s": Effect.RESTART,
+    "timeouts.rebuild_delay_s": Effect.RELOAD,
+    "timeouts.failover_delay_s": Effect.RELOAD,
+    "rebuild.per_disk": Effect.RELOAD,
+    "rebuild.rate_min_kib_s": Effect.RELOAD,
+    "rebuild.rate_max_kib_s": Effect.RELOAD,
+    "scrub.interval_h": Effect.RELOAD,
+    "placement.segment_max": Effect.RELOAD,
+    "placement.data_encryption": Effect.JOIN,
+}
+
 _RACK = re.compile(r"[A-Za-z0-9._-]{0,63}")
-_AT = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_TABLE_LINE = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
-_KEY_LINE = re.compile(
-    r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*(?:\.\s*["']?([A-Za-z0-9_-]+)["']?)?\s*="""
-)
 
 
 class LogLevel(StrEnum):
@@ -111,7 +128,7 @@ class Placement(Record):
 
 
 class Config(Record):
-    """`roles` None and `addresses` empty: as the host joined."""
+    """`roles` None and `addresses` empty: as `cluster init` or the join token say."""
 
     state_dir: str = "/var/lib/vastsky"
     runtime_dir: str = "/run/vastsky"
@@ -125,6 +142,13 @@ class Config(Record):
     scrub: Scrub = Scrub()
     placement: Placement = Placement()
 
+    def value_of(self, key: str) -> object:
+        """Of a setting, by its dotted key."""
+        value: object = self
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
+
     @property
     def state_path(self) -> Path:
         return Path(self.state_dir)
@@ -132,73 +156,6 @@ class Config(Record):
     @property
     def runtime_path(self) -> Path:
         return Path(self.runtime_dir)
-
-
-def load(path: Path = DEFAULT_PATH) -> Config:
-    """The configuration of `path` and its drop-ins; the defaults where neither exists.
-
-    InvalidError names file, line, what is wrong there and what would be right.
-    """
-    merged: dict[str, Any] = {}
-    drop_ins = path.with_name(path.name + ".d")
-    for file in (path, *sorted(drop_ins.glob("*.toml"))):
-        text = _read(file)
-        if text is None:
-            continue
-        _merge(merged, _parse(file, text))
-    config = msgspec.convert(merged, Config)
-    if config.timeouts.dead_after_s < 2 * config.timeouts.heartbeat_s:
-        raise InvalidError(
-            f"{path}: timeouts.dead_after_s = {config.timeouts.dead_after_s:g} would declare a"
-            f" node dead for one late heartbeat (heartbeat_s = {config.timeouts.heartbeat_s:g})",
-            hint=f"write {RIGHT['timeouts.dead_after_s']}",
-        )
-    return config
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise InvalidError(
-            f"{file}: byte {error.start} is not UTF-8", hint="save the file as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InvalidError(
-            f"{file}: cannot be read: {error.strerror}",
-            hint="make it a file that root can read",
-        ) from error
-
-
-def _parse(file: Path, text: str) -> dict[str, Any]:
-    """The file's tables, checked alone, so that a refusal can name the file."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidError(
-            f"{file}: not TOML: {error}",
-            hint='write lines such as port = 8884, and text in quotes, as in rack = "r12"',
-        ) from error
-    try:
-        config = msgspec.convert(tables, Config)
-    except msgspec.ValidationError as error:
-        raise _refusal(file, text, tables, str(error)) from error
-    for key, check in _CHECKS.items():
-        try:
-            check(config)
-        except (ValueError, OverflowError, InvalidError) as error:
-            raise _wrong_value(file, text, tables, key) from error
-    return tables
-
-
-def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, dict):
-            _merge(into.setdefault(key, {}), value)
-        else:
-            into[key] = value
 
 
 # --- what a type alone cannot check -------------------------------------------------------
@@ -227,7 +184,7 @@ def _check_rack(config: Config) -> None:
         raise ValueError
 
 
-_CHECKS: dict[str, Callable[[Config], None]] = {
+CHECKS: dict[str, Callable[[Config], None]] = {
     "state_dir": lambda config: _absolute(config.state_dir),
     "runtime_dir": lambda config: _absolute(config.runtime_dir),
     "roles": _check_roles,
@@ -248,55 +205,31 @@ _CHECKS: dict[str, Callable[[Config], None]] = {
 }
 
 
-# --- refusals -----------------------------------------------------------------------------
+# --- what settings must say together --------------------------------------------------------
 
 
-def _refusal(file: Path, text: str, tables: dict[str, Any], said: str) -> InvalidError:
-    match = _AT.fullmatch(said)
-    what, where = (match[1], match[2] or "") if match else (said, "")
-    unknown = _UNKNOWN.fullmatch(what)
-    if unknown is not None:
-        key = f"{where}.{unknown[1]}" if where else unknown[1]
-        return _unknown_key(file, text, key)
-    return _wrong_value(file, text, tables, re.sub(r"\[.*", "", where))
+@dataclass(frozen=True)
+class Combination:
+    """`fits` is asked of settings that are right each for itself; `wrong` has their values put
+    in, `right` says what would do."""
+
+    keys: tuple[str, str]
+    fits: Callable[[Config], bool]
+    wrong: str
+    right: str
 
 
-def _unknown_key(file: Path, text: str, key: str) -> InvalidError:
-    near = difflib.get_close_matches(key, RIGHT, 1) or [
-        known for known in RIGHT if known.rpartition(".")[2] == key.rpartition(".")[2]
-    ]
-    table = key.rpartition(".")[0]
-    known = [name for name in RIGHT if name.rpartition(".")[0] == table]
-    hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
-    return InvalidError(f"{_place(file, text, key)}: there is no option {key}", hint=hint)
-
-
-def _wrong_value(file: Path, text: str, tables: dict[str, Any], key: str) -> InvalidError:
-    value: Any = tables
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return InvalidError(
-        f"{_place(file, text, key)}: {key} cannot be {_shown(value)}",
-        hint=f"write {RIGHT.get(key, 'what the shipped example file shows')}",
-    )
-
-
-def _shown(value: object) -> str:
-    text = "a table" if isinstance(value, dict) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _place(file: Path, text: str, key: str) -> str:
-    """ "FILE, line N", or only the file where the key is written in a way not looked for."""
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _TABLE_LINE.match(line):
-            table = header[1] + "."
-            found = header[1]
-        elif entry := _KEY_LINE.match(line):
-            found = table + ".".join(part for part in entry.groups() if part)
-        else:
-            continue
-        if found == key:
-            return f"{file}, line {number}"
-    return str(file)
+COMBINATIONS = (
+    Combination(
+        keys=("timeouts.dead_after_s", "timeouts.heartbeat_s"),
+        fits=lambda config: config.timeouts.dead_after_s >= 2 * config.timeouts.heartbeat_s,
+        wrong="{0} would hold a host for dead after one late heartbeat ({1})",
+        right="write a dead_after_s that is at least twice heartbeat_s",
+    ),
+    Combination(
+        keys=("state_dir", "runtime_dir"),
+        fits=lambda config: not config.state_path.is_relative_to(config.runtime_path),
+        wrong="{0} is where things may vanish at a reboot ({1})",
+        right="write directories of which state_dir is not within runtime_dir",
+    ),
+)
