@@ -147,8 +147,10 @@ def test_a_volume_is_a_tree(run: Run) -> None:
 
 
 def test_events_for_people(run: Run) -> None:
-    lines = run("events", "-n", "2").stdout.splitlines()
-    assert [line.split("  ")[1:] for line in lines] == [
+    titles, *lines = run("events", "-n", "2").stdout.splitlines()
+    assert titles.split() == ["TIME", "SEVERITY", "MESSAGE"]
+    assert titles.index("MESSAGE") == lines[0].index("thing")
+    assert [re.split(" {2,}", line)[1:] for line in lines] == [
         ["warning", "thing 4 happened"],
         ["warning", "thing 5 happened"],
     ]
@@ -176,7 +178,9 @@ def test_a_failed_job_fails_the_command(run: Run, cluster: FakeCluster) -> None:
     ]
     done = run("volume", "detach", "data")
     assert done.exit_code == 4
-    assert done.stderr == "vastskyctl: detach data failed: mounted on /srv\n"
+    assert done.stderr == (
+        "vastskyctl: detach data failed: mounted on /srv\nhint: end what uses it, then try again\n"
+    )
     done = run("volume", "detach", "data", "--json")
     assert done.exit_code == 4
     assert msgspec.json.decode(done.stdout, type=Job).state is JobState.FAILED
@@ -195,6 +199,13 @@ def test_exit_codes(run: Run, cluster: FakeCluster, code: str, exit_code: int) -
     assert done.exit_code == exit_code
     assert done.stderr == "vastskyctl: it is so\nhint: do that\n"
     assert not done.stdout
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_has_a_next_step(run: Run, cluster: FakeCluster, code: str) -> None:
+    cluster.fault = from_code(code, "it is so", "")
+    said = run("volume", "list").stderr
+    assert re.fullmatch(r"vastskyctl: it is so\nhint: \S.+\n", said)
 
 
 @pytest.mark.parametrize(
@@ -279,3 +290,22 @@ def test_little_is_loaded(cluster: FakeCluster, arguments: list[str]) -> None:
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
     assert done.stderr.split() == (["dbus_next"] if "status" in arguments else [])
+
+
+ELSEWHERE = {("config", "show"), ("job", "wait")}  # reads files; ends as the job does
+
+
+@pytest.mark.parametrize("path", sorted(set(_commands(main)) - ELSEWHERE), ids=" ".join)
+def test_what_only_reads_can_be_watched(path: tuple[str, ...]) -> None:
+    reads = path[-1] in ("list", "show", "status")
+    options = {name for param in _command(path).params for name in param.opts}
+    assert ("--watch" in options) == (reads and path != ("job", "show"))
+    assert "--json" in options
+
+
+def _command(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    return command

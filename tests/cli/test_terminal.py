@@ -3,6 +3,7 @@
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.shell_completion import BashComplete
 from tests.dbus.fake_cluster import GIB, FakeCluster, job
 from vastskyd.cli.main import main
 from vastskyd.core import api
+from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import JobState
 
 CTL = [sys.executable, "-c", "from vastskyd.cli.main import main; main(prog_name='vastskyctl')"]
@@ -25,11 +27,12 @@ COMPLETIONS = Path(__file__).resolve().parents[2] / "packaging/completions"
 class Terminal:
     """A command on a pseudo terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, more: dict[str, str] | None = None) -> None:
         ours, theirs = pty.openpty()
         self._fd = ours
-        environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+        environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "50"}
         environment.pop("NO_COLOR", None)
+        environment |= more or {}
         self.process = subprocess.Popen(
             [*CTL, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
             start_new_session=True,
@@ -111,12 +114,46 @@ def test_colours_are_for_terminals(cluster: FakeCluster) -> None:
         assert "\x1b[33mdegraded" in terminal.said
 
 
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_no_colours_where_they_are_not_wanted(
+    cluster: FakeCluster, environment: dict[str, str]
+) -> None:
+    with Terminal("volume", "list", more=environment) as terminal:
+        assert terminal.finish() == 0
+        assert "degraded" in terminal.said
+        assert "\x1b" not in terminal.said
+
+
+def test_an_empty_no_color_says_nothing(cluster: FakeCluster) -> None:
+    with Terminal("volume", "list", more={"NO_COLOR": ""}) as terminal:
+        assert terminal.finish() == 0
+        assert "\x1b[33mdegraded" in terminal.said
+
+
 def test_watching(cluster: FakeCluster) -> None:
     with Terminal("status", "--watch") as terminal:
         terminal.read_until("Problems")
+        assert "until Ctrl-C" in terminal.said
+        assert "\x1b[33mdegraded" in terminal.said
+        seen = len(terminal.said)
+        cluster.fault = UnreachableError("the manager did not answer")
+        terminal.read_until("the manager did not answer")
+        assert "Problems" not in terminal.said[seen:]
+        cluster.fault = None
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.finish() == 130
         assert "Traceback" not in terminal.said
+
+
+def test_watching_on_a_small_screen(cluster: FakeCluster) -> None:
+    with Terminal("status", "--watch", more={"LINES": "7"}) as terminal:
+        terminal.read_until("more lines")
+        page = terminal.said.rpartition("\x1b[H")[2]
+        assert "Health" in page
+        assert "Problems" not in page
+        assert page.count("\n") <= 6
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.finish() == 130
 
 
 def test_following_events(cluster: FakeCluster) -> None:
@@ -139,10 +176,48 @@ def complete(*arguments: str) -> list[str]:
 @pytest.mark.usefixtures("cluster")
 def test_completion_knows_live_names() -> None:
     assert complete("volume", "show", "") == ["data", "empty"]
-    assert complete("volume", "attach", "data", "st") == ["store2"]
+    assert complete("volume", "attach", "data", "") == ["m1"], "heads only"
+    assert complete("volume", "set", "data", "--standby", "") == ["m1"]
+    assert complete("node", "remove", "st") == ["store2"]
+    assert complete("disk", "list", "--node", "") == ["m1", "store2"]
     assert complete("disk", "retire", "") == ["d1"]
-    assert complete("job", "wait", "") == ["j1"]
+    assert complete("disk", "enrol", "") == ["m1", "store2"]
+    assert complete("disk", "enrol", "store2", "") == ["/dev/sdc"]
+    assert complete("disk", "enrol", "m1", "") == [], "what is enrolled is not offered"
+    assert complete("disk", "enrol", "store2", "/dev/sdc", "") == []
+    assert complete("job", "wait", "") == complete("job", "show", "") == ["j1"]
+    assert complete("config", "show", "scr") == ["scrub.interval_h", "scrub"]
     assert "create" in complete("volume", "c")
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["volume", "show", ""], ["data", "empty"]),
+        (["volume", "attach", "data", "m"], ["m1"]),
+        (["vol"], ["volume"]),
+        (["cluster", "init", "--role", "st"], ["storage"]),
+    ],
+)
+def test_completion_in_a_real_shell(tmp_path: Path, words: list[str], offered: list[str]) -> None:
+    """bash, which every host has; the other two are held to the protocol by the next test."""
+    program = tmp_path / "vastskyctl"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(CTL)} "$@"\n')
+    program.chmod(0o755)
+    typed = shlex.join(["vastskyctl", *words])
+    script = f"""
+        source {COMPLETIONS / "vastskyctl"}
+        COMP_WORDS=({typed}) COMP_CWORD={len(words)}
+        $(complete -p vastskyctl | sed "s/.* -F \\([^ ]*\\) .*/\\1/") vastskyctl
+        printf "%s\\n" "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=LIMIT_S,
+        check=True, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.stdout.split() == offered
+    assert not done.stderr
 
 
 def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> None:

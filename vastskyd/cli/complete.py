@@ -6,7 +6,7 @@ from typing import TypeVar
 import click
 
 from vastskyd.core import api
-from vastskyd.core.model import Record
+from vastskyd.core.model import Record, Role
 
 LIMIT_S = 1.0
 
@@ -46,12 +46,37 @@ def _disks() -> list[str]:
     return [str(disk.id) for disk in answer.disks if disk.id] if answer else []
 
 
-def _jobs() -> list[str]:
-    answer = _ask(api.ListJobs(running=True), api.JobList)
+def _heads() -> list[str]:
+    answer = _ask(api.ListNodes(), api.NodeList)
+    return [str(node.id) for node in answer.nodes if Role.HEAD in node.roles] if answer else []
+
+
+def _jobs(*, running: bool) -> list[str]:
+    answer = _ask(api.ListJobs(running=running), api.JobList)
     return [str(job.id) for job in answer.jobs] if answer else []
+
+
+def _settings() -> list[str]:
+    from vastskyd.config.settings import EFFECTS  # noqa: PLC0415 - only this needs it
+
+    tables = dict.fromkeys(key.partition(".")[0] for key in EFFECTS if "." in key)
+    return [*EFFECTS, *tables]
+
+
+def disks_to_enrol(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """A node, then the paths of its disks that are not enrolled."""
+    before = ctx.params.get(param.name or "") or ()
+    if not before:
+        return node_names(ctx, param, incomplete)
+    answer = _ask(api.ListDisks(node=before[0]), api.DiskList) if len(before) == 1 else None
+    paths = [disk.path for disk in answer.disks if not disk.id] if answer else []
+    return [path for path in paths if path.startswith(incomplete)]
 
 
 volume_names = _completer(_volumes)
 node_names = _completer(_nodes)
 disk_ids = _completer(_disks)
-job_ids = _completer(_jobs)
+head_names = _completer(_heads)
+job_ids = _completer(lambda: _jobs(running=False))
+running_job_ids = _completer(lambda: _jobs(running=True))
+setting_keys = _completer(_settings)

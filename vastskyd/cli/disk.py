@@ -1,15 +1,15 @@
 """vastskyctl disk"""
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from vastskyd.cli.complete import disk_ids, node_names
+from vastskyd.cli.complete import disk_ids, disks_to_enrol, node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import start
 from vastskyd.cli.options import json_option, no_wait_option
-from vastskyd.cli.output import paint, print_json, print_table
+from vastskyd.cli.output import interactive, paint, print_table
+from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import api
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.ids import NodeId
@@ -27,8 +27,9 @@ def disk() -> None:
 @disk.command("list")
 @click.option("--all", "all_", is_flag=True, help="Also disks that are not enrolled.")
 @click.option("--node", default="", help="Of this node only.", shell_complete=node_names)
+@watch_option
 @json_option
-def list_(all_: bool, node: str, as_json: bool) -> None:
+def list_(all_: bool, node: str, watch: bool, as_json: bool) -> None:
     """Enrolled disks; with --all also those that could be.
 
     \b
@@ -38,17 +39,32 @@ def list_(all_: bool, node: str, as_json: bool) -> None:
     With --json: DiskList; a disk without an id is not enrolled.
     """
     with connect() as client:
-        found = client.ask(api.ListDisks(node=node), api.DiskList).disks
-    shown = tuple(each for each in found if all_ or each.id)
-    if as_json:
-        print_json(api.DiskList(disks=shown))
-        return
-    print_table(
-        ("NODE", "PATH", "SIZE", "FREE", "STATE", "SERIAL", "ID", "MESSAGE"),
-        [_row(each) for each in shown],
-    )
-    if len(shown) < len(found) and sys.stdout.isatty():
-        click.echo(f"\n{len(found) - len(shown)} more not enrolled: vastskyctl disk list --all")
+        found = _Disks(client, node, all_=all_)
+        shown(found.ask, found.show, as_json=as_json, watch=watch)
+
+
+class _Disks:
+    """Asked for, and shown with a word on those that are left out."""
+
+    def __init__(self, client: "Client", node: str, *, all_: bool) -> None:
+        self._client = client
+        self._node = node
+        self._all = all_
+        self._left_out = 0
+
+    def ask(self) -> api.DiskList:
+        found = self._client.ask(api.ListDisks(node=self._node), api.DiskList).disks
+        kept = tuple(each for each in found if self._all or each.id)
+        self._left_out = len(found) - len(kept)
+        return api.DiskList(disks=kept)
+
+    def show(self, found: api.DiskList) -> None:
+        print_table(
+            ("NODE", "PATH", "SIZE", "FREE", "STATE", "SERIAL", "ID", "MESSAGE"),
+            [_row(each) for each in found.disks],
+        )
+        if self._left_out and interactive():
+            click.echo(f"\n{self._left_out} more not enrolled: vastskyctl disk list --all")
 
 
 def _row(view: api.DiskView) -> tuple[str, ...]:
@@ -60,7 +76,7 @@ def _row(view: api.DiskView) -> tuple[str, ...]:
 
 @disk.command()
 @click.argument("where", nargs=-1, required=True, metavar="NODE PATH | NODE:PATH",
-                shell_complete=node_names)  # fmt: skip
+                shell_complete=disks_to_enrol)  # fmt: skip
 @click.option("--wipe", is_flag=True, help="Destroy what is on the disk.")
 @no_wait_option
 @json_option

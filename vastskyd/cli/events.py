@@ -7,7 +7,7 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import format_time, paint, print_json
+from vastskyd.cli.output import format_time, heading, paint, print_json
 from vastskyd.core import api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import Event
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 BATCH = 1000
+_TIME_WIDTH = len("2026-01-31 23:59:59")  # a line is printed before the next is known
 
 
 @click.command()
@@ -41,6 +42,8 @@ def events(follow: bool, lines: int, as_json: bool) -> None:
         if as_json and not follow:
             print_json(api.EventList(events=found))
             return
+        if not as_json:
+            click.echo("  ".join(map(heading, ("TIME".ljust(_TIME_WIDTH), "SEVERITY", "MESSAGE"))))
         for event in found:
             _print(event, as_json)
         while follow:
@@ -61,5 +64,5 @@ def _print(event: Event, as_json: bool) -> None:
     if as_json:
         print_json(event, one_line=True)
         return
-    blanks = " " * (len("warning") - len(event.severity))
+    blanks = " " * (len("SEVERITY") - len(event.severity))
     click.echo(f"{format_time(event.time_s)}  {paint(event.severity)}{blanks}  {event.message}")

@@ -18,10 +18,27 @@ _CODES = {
     "Denied": 6,
     "NoSpace": 7,
 }
+# Where the error itself does not say what to do next.
+_NEXT_STEPS = {
+    "Invalid": "`vastskyctl COMMAND --help` shows how it is written",
+    "NotFound": "the lists show what is there: `vastskyctl volume list`, `disk list`, `node list`",
+    "Exists": "take another name, or use what is there: `vastskyctl status`",
+    "Busy": "end what uses it, then try again",
+    "Conflict": "`vastskyctl status` says what is so; try again when that has changed",
+    "NoSpace": "`vastskyctl disk list --all` shows what is free, and disks that can be enrolled",
+    "Unreachable": "`vastskyctl status --local` says what this host knows by itself",
+    "Denied": "run it as root: sudo vastskyctl ...",
+}
+_LOOK = "`vastskyctl status` and `journalctl -u vastskyd` say more"
+
 HELP = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 busy or in conflict with the"
     " state, 5 vastskyd or the manager cannot be reached, 6 not allowed, 7 no space."
 )
+
+
+def next_step(error: VastskyError) -> str:
+    return _NEXT_STEPS.get(error.code, _LOOK)
 
 
 def exit_code(error: VastskyError) -> int:

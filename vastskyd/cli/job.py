@@ -2,7 +2,7 @@
 
 import click
 
-from vastskyd.cli.complete import job_ids
+from vastskyd.cli.complete import job_ids, running_job_ids
 from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import see_through
 from vastskyd.cli.jobs import show as show_job
@@ -12,15 +12,13 @@ from vastskyd.cli.output import (
     format_time,
     paint,
     print_facts,
-    print_json,
     print_table,
 )
+from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import api
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job
 from vastskyd.core.units import format_size
-
-id_argument = click.argument("job_id", metavar="ID", shell_complete=job_ids)
 
 
 @click.group()
@@ -30,8 +28,9 @@ def job() -> None:
 
 @job.command("list")
 @click.option("--running", is_flag=True, help="Only those that have not ended.")
+@watch_option
 @json_option
-def list_(running: bool, as_json: bool) -> None:
+def list_(running: bool, watch: bool, as_json: bool) -> None:
     """Jobs and how far they are.
 
     \b
@@ -41,10 +40,13 @@ def list_(running: bool, as_json: bool) -> None:
     With --json: JobList.
     """
     with connect() as client:
-        found = client.ask(api.ListJobs(running=running), api.JobList)
-    if as_json:
-        print_json(found)
-        return
+        shown(
+            lambda: client.ask(api.ListJobs(running=running), api.JobList), _show_list,
+            as_json=as_json, watch=watch,
+        )  # fmt: skip
+
+
+def _show_list(found: api.JobList) -> None:
     print_table(
         ("ID", "KIND", "ABOUT", "STATE", "DONE", "STARTED", "MESSAGE"),
         [_row(each) for each in found.jobs],
@@ -58,7 +60,7 @@ def _row(each: Job) -> tuple[str, ...]:
 
 
 @job.command()
-@id_argument
+@click.argument("job_id", metavar="ID", shell_complete=job_ids)
 @json_option
 def show(job_id: str, as_json: bool) -> None:
     """One job.
@@ -70,10 +72,10 @@ def show(job_id: str, as_json: bool) -> None:
     With --json: the Job.
     """
     with connect() as client:
-        found = show_job(client, JobId(job_id))
-    if as_json:
-        print_json(found)
-        return
+        shown(lambda: show_job(client, JobId(job_id)), _show, as_json=as_json)
+
+
+def _show(found: Job) -> None:
     done = f"{format_size(found.done_bytes)} of {format_size(found.total_bytes)}"
     print_facts(
         (
@@ -90,7 +92,7 @@ def show(job_id: str, as_json: bool) -> None:
 
 
 @job.command()
-@id_argument
+@click.argument("job_id", metavar="ID", shell_complete=running_job_ids)
 @json_option
 def wait(job_id: str, as_json: bool) -> None:
     """Wait for a job, and end as it ended.

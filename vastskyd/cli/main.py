@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from vastskyd.cli import cluster, disk, events, exits, job, node, status, volume
+from vastskyd.cli import cluster, config, disk, events, exits, job, node, status, volume
 from vastskyd.core.errors import VastskyError
 
 
@@ -16,8 +16,7 @@ class Program(click.Group):
             return super().invoke(ctx)
         except VastskyError as error:
             click.echo(f"vastskyctl: {error.message}", err=True)
-            if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+            click.echo(f"hint: {error.hint or exits.next_step(error)}", err=True)
             ctx.exit(exits.exit_code(error))
         except KeyboardInterrupt:
             ctx.exit(exits.INTERRUPTED)
@@ -51,5 +50,6 @@ main.add_command(disk.disk)
 main.add_command(volume.volume)
 main.add_command(job.job)
 main.add_command(events.events)
+main.add_command(config.config)
 main.add_command(cluster.cluster)
 main.add_command(cluster.join)

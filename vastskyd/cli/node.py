@@ -6,6 +6,7 @@ from vastskyd.cli.complete import node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
 from vastskyd.cli.output import format_duration, paint, print_json, print_table
+from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import api
 from vastskyd.core.ids import NodeId
 
@@ -16,8 +17,9 @@ def node() -> None:
 
 
 @node.command("list")
+@watch_option
 @json_option
-def list_(as_json: bool) -> None:
+def list_(watch: bool, as_json: bool) -> None:
     """All nodes, and whether they are there.
 
     \b
@@ -27,10 +29,12 @@ def list_(as_json: bool) -> None:
     With --json: NodeList.
     """
     with connect() as client:
-        found = client.ask(api.ListNodes(), api.NodeList)
-    if as_json:
-        print_json(found)
-        return
+        shown(
+            lambda: client.ask(api.ListNodes(), api.NodeList), _show, as_json=as_json, watch=watch
+        )
+
+
+def _show(found: api.NodeList) -> None:
     print_table(
         ("NODE", "STATE", "ROLES", "RACK", "ADDRESSES"),
         [

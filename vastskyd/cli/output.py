@@ -1,7 +1,7 @@
 """What commands print: JSON for programs, aligned columns for people.
 
 Columns are the same on a terminal and in a pipe, where nothing is cut off; colours are for
-terminals only (click strips them elsewhere) and not with NO_COLOR.
+terminals only (click strips them elsewhere) and not with NO_COLOR or on a dumb one.
 """
 
 import os
@@ -23,14 +23,19 @@ _COLOURS = {
 _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words.split()}
 
 
+def _has_style() -> bool:
+    """https://no-color.org: set and not empty."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def paint(word: str) -> str:
     """A word of state in its colour."""
     colour = _COLOUR_OF.get(word)
-    return click.style(word, fg=colour) if colour and "NO_COLOR" not in os.environ else word
+    return click.style(word, fg=colour) if colour and _has_style() else word
 
 
 def heading(word: str) -> str:
-    return click.style(word, bold=True) if "NO_COLOR" not in os.environ else word
+    return click.style(word, bold=True) if _has_style() else word
 
 
 def print_json(record: Record, *, one_line: bool = False) -> None:
@@ -43,15 +48,16 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Cells padded to the widest of their column, two blanks between, none at the end."""
     if not rows:
         return []
-    widths = [max(_width(cell) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(width(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
 
 
-def _pad(cell: str, width: int) -> str:
-    return cell + " " * (width - _width(cell))
+def _pad(cell: str, to: int) -> str:
+    return cell + " " * (to - width(cell))
 
 
-def _width(cell: str) -> int:
+def width(cell: str) -> int:
+    """Without what only colours it."""
     return len(click.unstyle(cell))
 
 

@@ -1,24 +1,26 @@
 """vastskyctl status"""
 
-import time
+from typing import TYPE_CHECKING
 
 import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import paint, print_facts, print_json, print_table
+from vastskyd.cli.output import paint, print_facts, print_table
+from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.units import format_size
 
-INTERVAL_S = 2.0
+if TYPE_CHECKING:
+    from vastskyd.cli.client import Client
 
 
 @click.command()
-@json_option
-@click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
+@watch_option
 @click.option("--local", is_flag=True, help="Only what this host knows without the manager.")
-def status(as_json: bool, watch: bool, local: bool) -> None:
+@json_option
+def status(watch: bool, local: bool, as_json: bool) -> None:
     """How the cluster is: its health, what is wrong, and counts.
 
     Where the manager cannot be reached: what this host knows of itself and its volumes.
@@ -29,38 +31,26 @@ def status(as_json: bool, watch: bool, local: bool) -> None:
 
     With --json: ClusterStatus, or LocalView with --local; with --watch too, one line each time.
     """
-    if local and watch:
-        raise click.UsageError("--local and --watch do not go together")
     with connect() as client:
         if local:
-            _show_local(client.ask(api.ShowLocal(), api.LocalView), as_json)
+            shown(lambda: _local(client), _show_local, as_json=as_json, watch=watch)
             return
-        if not watch:
-            here = client.ask(api.ShowLocal(), api.LocalView)
-            try:
-                shown = client.ask(api.ShowStatus(), api.ClusterStatus)
-            except UnreachableError:
-                if not as_json:
-                    _show_local(here, as_json)
-                raise
-            _show(shown, here, as_json, one_line=False)
-            return
-        while True:
-            try:
-                shown = client.ask(api.ShowStatus(), api.ClusterStatus)
-                here = client.ask(api.ShowLocal(), api.LocalView)
-            except UnreachableError as error:  # what is watched may be just this
-                click.echo(f"vastskyctl: {error.message}", err=True)
-            else:
-                click.clear()
-                _show(shown, here, as_json, one_line=True)
-            time.sleep(INTERVAL_S)
+        try:
+            shown(
+                lambda: client.ask(api.ShowStatus(), api.ClusterStatus),
+                lambda found: _show(found, _local(client)), as_json=as_json, watch=watch,
+            )  # fmt: skip
+        except UnreachableError:
+            if not as_json:
+                _show_local(_local(client))
+            raise
 
 
-def _show(view: api.ClusterStatus, local: api.LocalView, as_json: bool, *, one_line: bool) -> None:
-    if as_json:
-        print_json(view, one_line=one_line)
-        return
+def _local(client: "Client") -> api.LocalView:
+    return client.ask(api.ShowLocal(), api.LocalView)
+
+
+def _show(view: api.ClusterStatus, local: api.LocalView) -> None:
     print_facts(
         (
             ("Cluster", f"{view.name} ({view.cluster})"),
@@ -84,10 +74,7 @@ def _show(view: api.ClusterStatus, local: api.LocalView, as_json: bool, *, one_l
         click.echo(f"  {problem}")
 
 
-def _show_local(view: api.LocalView, as_json: bool) -> None:
-    if as_json:
-        print_json(view)
-        return
+def _show_local(view: api.LocalView) -> None:
     print_facts((("Cluster", view.cluster_name), ("This host", _describe(view))))
     if view.volumes:
         click.echo("\nVolumes here, as this host sees them:")

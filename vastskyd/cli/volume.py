@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vastskyd.cli.complete import node_names, volume_names
+from vastskyd.cli.complete import head_names, volume_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import start
 from vastskyd.cli.options import json_option, no_wait_option, size_bytes
 from vastskyd.cli.output import interactive, paint, print_json, print_table
 from vastskyd.cli.volume_view import show_volume
+from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import api
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import NodeId
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vastskyd.cli.client import Client
 
 standby_option = click.option(
-    "--standby", multiple=True, metavar="HEAD", shell_complete=node_names,
+    "--standby", multiple=True, metavar="HEAD", shell_complete=head_names,
     help="A head that takes the volume over when its own is unreachable; give it again for the"
     " next one.",
 )  # fmt: skip
@@ -33,8 +34,9 @@ def volume() -> None:
 
 
 @volume.command("list")
+@watch_option
 @json_option
-def list_(as_json: bool) -> None:
+def list_(watch: bool, as_json: bool) -> None:
     """All volumes.
 
     \b
@@ -44,10 +46,13 @@ def list_(as_json: bool) -> None:
     With --json: VolumeList.
     """
     with connect() as client:
-        found = client.ask(api.ListVolumes(), api.VolumeList)
-    if as_json:
-        print_json(found)
-        return
+        shown(
+            lambda: client.ask(api.ListVolumes(), api.VolumeList), _show_list,
+            as_json=as_json, watch=watch,
+        )  # fmt: skip
+
+
+def _show_list(found: api.VolumeList) -> None:
     print_table(
         ("VOLUME", "SIZE", "COPIES", "LAYOUT", "HEALTH", "HEAD", "STATE", "MESSAGE"),
         [_row(each) for each in found.volumes],
@@ -62,8 +67,9 @@ def _row(view: api.VolumeView) -> tuple[str, ...]:
 
 @volume.command()
 @name_argument
+@watch_option
 @json_option
-def show(name: str, as_json: bool) -> None:
+def show(name: str, watch: bool, as_json: bool) -> None:
     """One volume with its segments and their legs, by name or id.
 
     \b
@@ -73,11 +79,7 @@ def show(name: str, as_json: bool) -> None:
     With --json: VolumeView.
     """
     with connect() as client:
-        found = _one(client, name)
-    if as_json:
-        print_json(found)
-    else:
-        show_volume(found)
+        shown(lambda: _one(client, name), show_volume, as_json=as_json, watch=watch)
 
 
 def _one(client: "Client", name: str) -> api.VolumeView:
@@ -130,7 +132,7 @@ def create(
 
 @volume.command()
 @name_argument
-@click.argument("head", shell_complete=node_names)
+@click.argument("head", shell_complete=head_names)
 @click.option("--force", is_flag=True, help="Even with fewer legs than surely hold every write:"
               " the last writes may be lost.")  # fmt: skip
 @no_wait_option
@@ -153,7 +155,7 @@ def attach(name: str, head: str, force: bool, no_wait: bool, as_json: bool) -> N
 
 @volume.command()
 @name_argument
-@click.argument("head", required=False, default="", shell_complete=node_names)
+@click.argument("head", required=False, default="", shell_complete=head_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Needed where nobody can be asked.")
 @no_wait_option
 @json_option

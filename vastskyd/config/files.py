@@ -100,7 +100,8 @@ def _check_bytes(file: Path, content: bytes) -> Iterator[Found]:
 
 
 def _unreadable(file: Path, error: OSError) -> Mistake:
-    right = "make it what root can read, or take it away"
+    denied = isinstance(error, PermissionError)
+    right = "read it as root" if denied else "make it a file that can be read, or take it away"
     return Mistake(Place(file, 0), "", f"cannot be read: {error.strerror}", right)
 
 
