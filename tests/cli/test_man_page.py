@@ -1,0 +1,50 @@
+"""vastskyctl(1) names every command with all of its options and the type of its JSON."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.cli.test_commands import _command, _commands
+from tests.cli.test_json_doc import PRINTED
+from vastskyd.cli.main import main
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "man" / "vastskyctl.1.md"
+TEXT = PAGE.read_text().replace("\\", "")
+EVERYWHERE = {"--json", "--no-wait", "--watch", "--help"}  # explained once, below "OPTIONS"
+
+
+def section(title: str) -> str:
+    return TEXT.partition(f"\n# {title}\n")[2].partition("\n# ")[0]
+
+
+def documented() -> dict[str, str]:
+    """The definition of each command."""
+    found = {}
+    for entry in re.findall(r"^\*\*[a-z].*?(?=\n\n\*\*|\Z)", section("COMMANDS"), re.M | re.S):
+        name = re.match(r"\*\*([a-z ]+)\*\*", entry)
+        assert name is not None, entry
+        found[name[1]] = entry
+    return found
+
+
+def test_every_command_is_there_and_no_other() -> None:
+    assert set(documented()) == {" ".join(path) for path in _commands(main)}
+
+
+@pytest.mark.parametrize("path", _commands(main), ids=" ".join)
+def test_a_command_is_documented_as_it_is(path: tuple[str, ...]) -> None:
+    entry = documented()[" ".join(path)]
+    usage, _, text = entry.partition("\n:")
+    options = {
+        next(name for name in param.opts if name.startswith("--"))
+        for param in _command(path).params
+        if isinstance(param, click.Option)
+    }
+    assert set(re.findall(r"\*\*(--[\w-]+)", usage)) == options - EVERYWHERE
+    assert set(re.findall(r"\*([A-Z][a-z]+[A-Za-z]*)\*", text)) == PRINTED[" ".join(path)]
+
+
+def test_options_of_many_commands_are_explained_once() -> None:
+    assert set(re.findall(r"^.*\*\*(--[\w-]+)\*\*$", section("OPTIONS"), re.M)) == EVERYWHERE
