@@ -1,5 +1,6 @@
 """On a terminal: a bar, colours, questions; and the shell's completion."""
 
+import codecs
 import os
 import pty
 import select
@@ -30,6 +31,7 @@ class Terminal:
     def __init__(self, *arguments: str, more: dict[str, str] | None = None) -> None:
         ours, theirs = pty.openpty()
         self._fd = ours
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a letter
         environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "50"}
         environment.pop("NO_COLOR", None)
         environment |= more or {}
@@ -58,7 +60,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             if select.select([self._fd], [], [], 0.1)[0]:
-                self.said += os.read(self._fd, 4096).decode()
+                self.said += self._decoder.decode(os.read(self._fd, 4096))
         except OSError:  # the other side is gone
             return False
         return True
@@ -143,6 +145,14 @@ def test_watching(cluster: FakeCluster) -> None:
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.finish() == 130
         assert "Traceback" not in terminal.said
+
+
+def test_watching_on_what_cannot_be_drawn_on(cluster: FakeCluster) -> None:
+    with Terminal("status", "--watch", more={"TERM": "dumb"}) as terminal:
+        terminal.read_until("Problems")
+        assert "\x1b" not in terminal.said
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.finish() == 130
 
 
 def test_watching_on_a_small_screen(cluster: FakeCluster) -> None:

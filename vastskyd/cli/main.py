@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from vastskyd.cli import cluster, config, disk, events, exits, job, node, status, volume
+from vastskyd.cli import cluster, config, disk, events, exits, job, node, status, top, volume
 from vastskyd.core.errors import VastskyError
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Show and change a Vastsky cluster, from any of its nodes.
 
     Commands speak to the vastskyd of this host. Those that change something wait until it is so.
-    All know --json and --help.
+    All know --help, and all but top --json.
 
     \b
     A first cluster:
@@ -45,6 +45,7 @@ def main() -> None:
 
 
 main.add_command(status.status)
+main.add_command(top.top)
 main.add_command(node.node)
 main.add_command(disk.disk)
 main.add_command(volume.volume)

@@ -23,14 +23,27 @@ _COLOURS = {
 _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words.split()}
 
 
+def has_screen() -> bool:
+    """What is printed goes to a terminal that can be drawn on."""
+    return sys.stdout.isatty() and not _is_dumb()
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM") == "dumb"
+
+
 def _has_style() -> bool:
     """https://no-color.org: set and not empty."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return not os.environ.get("NO_COLOR") and not _is_dumb()
+
+
+def colour_of(word: str) -> str | None:
+    return _COLOUR_OF.get(word)
 
 
 def paint(word: str) -> str:
     """A word of state in its colour."""
-    colour = _COLOUR_OF.get(word)
+    colour = colour_of(word)
     return click.style(word, fg=colour) if colour and _has_style() else word
 
 

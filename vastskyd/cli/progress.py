@@ -1,4 +1,5 @@
-"""The bar that shows a running job on a terminal. The only module that imports rich."""
+"""The bar that shows a running job on a terminal. With dashboard and top the only module that
+imports rich, which is slow to load."""
 
 from types import TracebackType
 

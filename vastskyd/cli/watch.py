@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from vastskyd.cli.output import format_time, print_json, width
+from vastskyd.cli.output import format_time, has_screen, print_json, width
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import Record
 
@@ -33,7 +33,7 @@ def shown(ask: Callable[[], A], show: Print[A], *, as_json: bool, watch: bool = 
         show = _json_lines if watch else print_json
     if not watch:
         show(ask())
-    elif as_json or not sys.stdout.isatty():
+    elif as_json or not has_screen():
         _repeat(ask, show if as_json else _apart(show), _complain)
     else:
         click.clear()
