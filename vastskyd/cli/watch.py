@@ -74,7 +74,7 @@ def _drawn(show: Print[A]) -> Print[A]:
         page = io.StringIO()
         with redirect_stdout(page):
             show(answer)
-        _draw(page.getvalue().splitlines())
+        _draw(page.getvalue().rstrip("\n").split("\n"))
 
     return draw
 

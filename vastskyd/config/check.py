@@ -225,7 +225,6 @@ def _meanings(key: str, value: Any) -> Iterator[Any]:
             except (ValueError, OverflowError):
                 continue
         yield from difflib.get_close_matches(value.lower(), _words(key), 1)
-        yield value.lower() in ("true", "yes", "on")
     elif isinstance(value, int | float):
         yield written(value)
     yield [value]
