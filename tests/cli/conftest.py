@@ -72,4 +72,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits longer than a test can."""
     monkeypatch.setattr("vastskyd.cli.jobs.PAUSE_S", 0.01)
     monkeypatch.setattr("vastskyd.cli.jobs.PATIENCE_S", 0.0)
+    monkeypatch.setattr("vastskyd.dbus.jobs.PAUSE_S", 0.01)
+    monkeypatch.setattr("vastskyd.dbus.jobs.RETRY_S", 0.01)
     monkeypatch.setenv("TZ", "UTC")

@@ -46,7 +46,6 @@ JSON: list[tuple[list[str], Record]] = [
     (["cluster", "token"], api.Token(token="vst1.secret")),
     (["join", "t"], JOIN),
     (["volume", "create", "data", "1G"], job(state=JobState.DONE)),
-    (["volume", "create", "data", "1G", "--no-wait"], job()),
 ]
 
 
@@ -56,6 +55,12 @@ def test_json_is_the_api_type(run: Run, arguments: list[str], answer: Record) ->
     assert done.exit_code == 0, done.output
     assert msgspec.json.decode(done.stdout, type=type(answer)) == answer
     assert not done.stderr
+
+
+def test_json_of_a_job_that_goes_on(run: Run, cluster: FakeCluster) -> None:
+    cluster.steps = [job()]
+    done = run("volume", "create", "data", "1G", "--no-wait", "--json")
+    assert msgspec.json.decode(done.stdout, type=Job) == job()
 
 
 def test_json_of_disks_leaves_out_what_the_table_does(run: Run) -> None:
@@ -102,7 +107,7 @@ def test_what_is_asked(
 ) -> None:
     done = run(*arguments)
     assert done.exit_code == 0, done.output
-    assert cluster.asked[0] == request_
+    assert cluster.wanted[0] == request_
 
 
 def test_a_token_can_come_by_pipe(run: Run, cluster: FakeCluster) -> None:
@@ -162,14 +167,14 @@ def test_a_job_is_waited_for(run: Run, cluster: FakeCluster) -> None:
     ]
     done = run("volume", "create", "data", "1G")
     assert done.stdout == "create data: done\n"  # one line, nobody is watching
-    waits = [each for each in cluster.asked if isinstance(each, api.ShowJob)]
-    assert len(waits) == 10
-    assert waits[1].seen == job(done_bytes=0, total_bytes=9)
+    seen = [each.seen for each in cluster.asked if isinstance(each, api.ShowJob)]
+    assert seen == [job(), *(job(done_bytes=n, total_bytes=9) for n in range(9))]
 
 
 def test_a_job_need_not_be_waited_for(run: Run, cluster: FakeCluster) -> None:
+    cluster.steps = [job(JobKind.DETACH)]
     assert run("volume", "detach", "data", "--no-wait").stdout == "detach data: job j1 has begun\n"
-    assert len(cluster.asked) == 1
+    assert cluster.wanted[0] == api.DetachVolume(volume="data")
 
 
 def test_a_failed_job_fails_the_command(run: Run, cluster: FakeCluster) -> None:

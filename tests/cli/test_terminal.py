@@ -107,7 +107,7 @@ def test_deleting_asks(cluster: FakeCluster) -> None:
         terminal.read_until("all its data?")
         terminal.write("y\n")
         assert terminal.finish() == 0
-    assert cluster.asked[0] == api.DeleteVolume(volume="data")
+    assert cluster.wanted[0] == api.DeleteVolume(volume="data")
 
 
 def test_colours_are_for_terminals(cluster: FakeCluster) -> None:

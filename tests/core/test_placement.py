@@ -1,8 +1,10 @@
 """Where extents go, for any disks and any request."""
 
 import itertools
+import re
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from vastskyd.core.ids import DiskId, NodeId
 from vastskyd.core.placement import (
     PlacedExtent,
     Room,
+    explain_volume,
     extent_length,
     free_ranges,
     place_leg,
@@ -109,3 +112,43 @@ def test_a_disk_whose_description_is_full_takes_no_more() -> None:
     assert place is not None
     assert place.disk == "1"
     assert place_leg(8 * MIB, [full, one_more], set(), set()) is None
+
+
+@given(rooms(), st.integers(8 * MIB, 120 * MIB), st.integers(1, 4), st.booleans())
+def test_an_explanation_is_what_would_be_done(
+    there: list[Room], size: int, copies: int, with_array: bool
+) -> None:
+    said = explain_volume(size, copies, there, 32 * MIB, with_array=with_array)
+    assert [answer.disk for answer in said.disks] == [room.disk for room in there]
+    assert all(answer.reason for answer in said.disks)
+    taken = dict.fromkeys((room.disk for room in there), 0)
+    if said.missing is not None:
+        with pytest.raises(NoSpaceError, match=re.escape(said.missing.message)):
+            place_volume(size, copies, there, 32 * MIB, with_array=with_array)
+    else:
+        placed = place_volume(size, copies, there, 32 * MIB, with_array=with_array)
+        for extent in (extent for segment in placed for extent in segment.extents):
+            taken[extent.disk] += extent.length_bytes
+    assert {answer.disk: answer.takes_bytes for answer in said.disks} == taken
+
+
+def test_an_explanation_names_what_is_in_the_way() -> None:
+    def room(disk: str, node: str, end_mib: int, extents_left: int = 9) -> Room:
+        span = [(4 * MIB, end_mib * MIB)] if end_mib else []
+        return Room(DiskId(disk), NodeId(node), "", span, extents_left=extents_left)
+
+    there = [room("a", "n1", 64), room("b", "n2", 9), room("c", "n2", 0), room("d", "n2", 64, 0)]
+    said = explain_volume(32 * MIB, 2, there, 32 * MIB, with_array=False)
+    assert said.missing is not None
+    # Cut into ever smaller segments, the last of which are a grain each: they do not add up.
+    assert [answer.reason for answer in said.disks] == [
+        "has room; it is other disks and nodes that are missing",
+        "has room; it is other disks and nodes that are missing",
+        "it is full",
+        "its description has no room for more extents",
+    ]
+    said = explain_volume(32 * MIB, 1, there, 32 * MIB, with_array=False)
+    assert said.missing is None
+    assert [answer.takes_bytes for answer in said.disks] == [32 * MIB, 0, 0, 0]
+    assert said.disks[0].reason == "takes 1 of 1 extents"
+    assert "smaller than an extent of 32.0 MiB" in said.disks[1].reason

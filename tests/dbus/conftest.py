@@ -9,9 +9,10 @@ import pytest
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.message import Message
 
-from tests.dbus.fake_cluster import FakeCluster
+from tests.dbus.fake_cluster import VIEW, FakeCluster
 from tests.dbus.private_bus import private_bus
-from vastskyd.dbus.methods import BUS_NAME, INTERFACE, PATH
+from vastskyd.dbus.interfaces import MANAGER
+from vastskyd.dbus.paths import BUS_NAME, ROOT
 from vastskyd.dbus.server import DbusServer, serve
 
 Call = Callable[..., Awaitable[Message]]
@@ -23,9 +24,20 @@ def bus_address(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits longer than a test can."""
+    monkeypatch.setattr("vastskyd.dbus.mirror.PAUSE_S", 0.01)
+    monkeypatch.setattr("vastskyd.dbus.jobs.PAUSE_S", 0.01)
+    monkeypatch.setattr("vastskyd.dbus.jobs.RETRY_S", 0.01)
+
+
 @pytest.fixture
 def cluster() -> FakeCluster:
-    return FakeCluster()
+    """As seen on a host that has a disk and an attachment."""
+    there = FakeCluster()
+    there.view = VIEW
+    return there
 
 
 @pytest.fixture
@@ -42,10 +54,10 @@ async def call(bus_address: str, server: DbusServer) -> AsyncIterator[Call]:
 
     async def ask(
         member: str, signature: str = "a{sv}", body: list[Any] | None = None,
-        interface: str = INTERFACE, path: str = PATH,
+        interface: str = MANAGER.name, path: str = ROOT,
     ) -> Message:  # fmt: skip
         message = Message(
-            destination=BUS_NAME, path=path, interface=interface or INTERFACE, member=member,
+            destination=BUS_NAME, path=path, interface=interface or MANAGER.name, member=member,
             signature=signature, body=[{}] if body is None else body,
         )  # fmt: skip
         if not interface:

@@ -2,8 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
 
 from vastskyd.core import api
+from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
     AttachmentState,
@@ -20,6 +24,9 @@ from vastskyd.core.model import (
     Severity,
     VolumeState,
 )
+from vastskyd.core.paging import page
+
+T = TypeVar("T")
 
 GIB = 1024**3
 ALL_ROLES = (Role.MANAGER, Role.STORAGE, Role.HEAD)
@@ -41,6 +48,20 @@ DISKS = (
                  size_bytes=100 * GIB, free_bytes=50 * GIB, state="online", message=""),
     api.DiskView(id=DiskId(""), node=NodeId("store2"), path="/dev/sdc", serial="",
                  size_bytes=10 * GIB, free_bytes=0, state="candidate", message="ext4 filesystem"),
+)  # fmt: skip
+LOCAL_VOLUME = api.LocalVolume(
+    id=VolumeId("v1"), name="data", device="/dev/vastsky/data", state="active", message=""
+)
+VIEW = api.LocalView(
+    version="0.1.0", node="m1", cluster_name="demo", roles=ALL_ROLES, connected=True,
+    volumes=(LOCAL_VOLUME,), disks=DISKS[:1],
+)  # fmt: skip
+PLACEMENT = api.Placement(
+    fits=False, reason="no room", hint="enrol more disks",
+    disks=(
+        api.DiskVerdict(disk=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", takes_bytes=0,
+                        free_bytes=GIB, largest_bytes=GIB, reason="it is full"),
+    ),
 )  # fmt: skip
 LEGS = (
     api.LegView(node=NodeId("m1"), disk_path="/dev/sdb", state=LegState.IN_SYNC, condition="",
@@ -88,9 +109,11 @@ JOIN = api.Initialised(
 def job(
     kind: JobKind = JobKind.CREATE, about: str = "data", state: JobState = JobState.RUNNING,
     done_bytes: int = 0, total_bytes: int = 0, message: str = "", error_code: str = "",
+    name: str = "j1", started_by: str = "",
 ) -> Job:  # fmt: skip
     return Job(
-        id=JobId("j1"), kind=kind, subject="v1", about=about, state=state, started_s=1.7e9,
+        id=JobId(name), started_by=started_by, kind=kind, subject="v1", about=about, state=state,
+        started_s=1.7e9,
         done_bytes=done_bytes, total_bytes=total_bytes, message=message, error_code=error_code,
     )  # fmt: skip
 
@@ -103,12 +126,13 @@ _KINDS: dict[type[Record], JobKind] = {
     api.AttachVolume: JobKind.ATTACH,
     api.DetachVolume: JobKind.DETACH,
     api.ScrubVolume: JobKind.SCRUB,
+    api.FailoverVolume: JobKind.ATTACH,
 }
 
 
 class FakeCluster:
     """`asked` keeps every request. `fault`, if set, is raised in place of any answer. A job goes
-    through `steps`, one for each time it is waited for."""
+    through `steps`: to the next when somebody who waits has seen the last."""
 
     def __init__(self) -> None:
         self.asked: list[Record] = []
@@ -118,9 +142,9 @@ class FakeCluster:
         self.events = EVENTS
         self.recovery = RECOVERY
         self.gate: asyncio.Event | None = None
-        self.view = api.LocalView(
-            version="0.1.0", node="m1", cluster_name="demo", roles=ALL_ROLES, connected=True
-        )
+        self.view = msgspec.structs.replace(VIEW, volumes=(), disks=())
+        self.running: tuple[Job, ...] = (job(done_bytes=1, total_bytes=4),)
+        self.touched = asyncio.Event()
         self._started: Job | None = None
 
     async def ask(self, request: Record) -> Record:
@@ -131,28 +155,56 @@ class FakeCluster:
             raise self.fault
         if self.wrong_answer is not None:
             return self.wrong_answer
-        if type(request) in _KINDS:
+        if type(request) in _KINDS and isinstance(request, api.Act):
             self._started = job(_KINDS[type(request)])
+            if request.dry_run:
+                return api.JobStarted(job=job(name=""))
             return api.JobStarted(job=self._started)
         return self._answer(request)
 
+    @property
+    def wanted(self) -> list[Record]:
+        """What was asked, without by whom."""
+        return [
+            msgspec.structs.replace(each, asked_by="") if isinstance(each, api.Act) else each
+            for each in self.asked
+        ]
+
+    def changes(self) -> tuple[Record, ...]:
+        """What was asked but not for looking."""
+        looks = (api.Paged, api.ShowJob)
+        return tuple(each for each in self.asked if not isinstance(each, looks))
+
     def _answer(self, request: Record) -> Record:
         match request:
+            case api.ListNodes(node=name):
+                nodes = _found(NODES, "node", name, lambda each: (each.id,))
+                shown, more = page(nodes, lambda each: each.id, request)
+                return api.NodeList(nodes=shown, next=more)
             case api.ListVolumes(volume=name):
-                found = tuple(each for each in VOLUMES if name in ("", each.name, each.id))
-                return api.VolumeList(volumes=found)
-            case api.ListDisks(node=node):
-                return api.DiskList(disks=tuple(d for d in DISKS if node in ("", d.node)))
+                volumes = _found(VOLUMES, "volume", name, lambda each: (each.name, each.id))
+                some, more = page(volumes, lambda each: each.name, request)
+                return api.VolumeList(volumes=some, next=more)
+            case api.ListDisks(node=node, disk=name):
+                disks = _found(
+                    DISKS, "disk", name, lambda each: (each.id, f"{each.node}:{each.path}")
+                )
+                return api.DiskList(disks=tuple(d for d in disks if node in ("", d.node)))
             case api.ListEvents(after=after, limit=limit):
                 later = tuple(each for each in self.events if each.number > after)
                 return api.EventList(events=later[-limit:])
-            case api.ShowJob(wait_s=wait_s):
-                step = self.steps.pop(0) if wait_s and len(self.steps) > 1 else self.steps[0]
-                return api.JobList(jobs=(step,))
+            case api.ShowJob(job=name):
+                if name != "j1":
+                    raise NotFoundError(f"there is no job {name}")
+                if request.seen == self.steps[0] and len(self.steps) > 1:
+                    self.steps.pop(0)
+                return api.JobList(jobs=(self.steps[0],))
         answers: dict[type[Record], Callable[[], Record]] = {
             api.ShowStatus: lambda: STATUS,
-            api.ListNodes: lambda: api.NodeList(nodes=NODES),
-            api.ListJobs: lambda: api.JobList(jobs=(job(done_bytes=1, total_bytes=4),)),
+            api.ListJobs: lambda: api.JobList(jobs=self.running),
+            api.ExplainPlacement: lambda: PLACEMENT,
+            api.SetStandby: api.Done,
+            api.CancelJob: api.Done,
             api.CreateToken: lambda: api.Token(token="vst1.secret"),
             api.RemoveNode: api.Done,
             api.ShowRecovery: lambda: self.recovery,
@@ -161,9 +213,9 @@ class FakeCluster:
         }
         return answers[type(request)]()
 
-    async def has_been_asked(self, times: int) -> None:
+    async def has_been_asked(self, kind: type[Record], times: int = 1) -> None:
         async with asyncio.timeout(5):
-            while len(self.asked) < times:  # noqa: ASYNC110 - a test's patience
+            while sum(type(each) is kind for each in self.asked) < times:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def init(
@@ -188,3 +240,21 @@ class FakeCluster:
 
     def local(self) -> api.LocalView:
         return self.view
+
+    def change(self, **members: object) -> None:
+        """This host is another now."""
+        self.view = msgspec.structs.replace(self.view, **members)
+        self.touched.set()
+
+    async def changed(self) -> None:
+        await self.touched.wait()
+        self.touched.clear()
+
+
+def _found(
+    records: tuple[T, ...], what: str, name: str, names: Callable[[T], tuple[str, ...]]
+) -> tuple[T, ...]:
+    found = tuple(each for each in records if not name or name in names(each))
+    if not found:
+        raise NotFoundError(f"there is no {what} {name}", hint=f"see `vastskyctl {what} list`")
+    return found

@@ -12,8 +12,9 @@ from tests.dbus.fake_cluster import STATUS, VOLUMES, job
 from vastskyd.core import api
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Job, Record
-from vastskyd.dbus.methods import ANSWERS, carrier
-from vastskyd.dbus.variants import members, plain, record_in, record_out, signature
+from vastskyd.dbus.interfaces import INTERFACES, carrier
+from vastskyd.dbus.table import ANSWERS
+from vastskyd.dbus.variants import members, nothing, plain, record_in, record_out, signature
 
 
 @pytest.mark.parametrize("record", [STATUS, *VOLUMES, job(), api.Done()])
@@ -49,7 +50,7 @@ def test_reading_takes_what_a_newer_peer_adds() -> None:
         record_in(Job, written, strict=True)
 
 
-SENT = sorted(set(ANSWERS) - {api.ShowLocal}, key=lambda kind: kind.__name__)
+SENT = sorted(ANSWERS, key=lambda kind: kind.__name__)
 
 
 @given(st.text(st.characters(), max_size=20))
@@ -62,21 +63,43 @@ def test_any_text_can_be_sent(text: str) -> None:
 
 def test_every_request_can_be_carried() -> None:
     for request in SENT:
-        assert carrier(request).request is request
+        interface, method = carrier(request)
+        assert method in interface.methods
+        assert method.request is request
 
 
 @given(st.data())
 def test_requests_survive_the_call(data: st.DataObject) -> None:
     request_type = data.draw(st.sampled_from(SENT))
     hints = typing.get_type_hints(request_type)
-    values = {name: data.draw(_values(hints[name], name)) for name in hints}
+    sent = [name for name in hints if name not in ("asked_by", "idempotency_key")]
+    values = {name: data.draw(_values(hints[name], name)) for name in sent}
     request = request_type(**values)
-    method = carrier(request_type)
-    assert method.parse(method.call_body(request)) == request
+    _, method = carrier(request_type)
+    asked = method.parse(method.call_body(request), method.name_of(request))
+    assert asked.request == request
+    assert not asked.silent
+
+
+def test_who_asked_is_not_the_callers_to_say() -> None:
+    for method in (method for interface in INTERFACES for method in interface.methods):
+        known = {name for name, _ in (*method.takes, *method.known_options)}
+        assert "asked_by" not in known
+        with pytest.raises(InvalidError, match="no option 'asked_by'"):
+            method.parse([*("" for _ in method.argument_names), {"asked_by": Variant("s", "x")}])
+
+
+def test_a_property_that_has_nothing_to_show_shows_its_type() -> None:
+    for interface in INTERFACES:
+        for shown in interface.properties:
+            kind = interface.kind(shown)
+            Variant(kind, nothing(kind))  # else dbus-next says SignatureBodyMismatchError
 
 
 def _values(hint: typing.Any, name: str) -> st.SearchStrategy[typing.Any]:
     letters = st.text("abc:/-é", max_size=8)
+    if name == "node":
+        return st.text("abc-é", max_size=8)  # what stands before a colon
     if name == "seen":
         return st.sampled_from([None, job(), job(done_bytes=2**60)])
     if hint is int:

@@ -14,7 +14,9 @@ from tests.lab.guest import Disk, Guest, Result
 from tests.lab.lab import Lab
 from vastskyd.core import api
 from vastskyd.core.model import Record
-from vastskyd.dbus.methods import BUS_NAME, BY_NAME, INTERFACE, PATH
+from vastskyd.core.paging import joined
+from vastskyd.dbus.interfaces import MANAGER as MANAGER_INTERFACE
+from vastskyd.dbus.paths import BUS_NAME, ROOT
 
 MIB = 1 << 20
 HERE = Path(__file__).parent
@@ -91,15 +93,17 @@ class Hosts:
         said = self.lab[host].run(f"vastskyctl {words} --json", timeout_s).stdout
         return msgspec.json.decode(said, type=answer)
 
-    def look(self, answer: type[A], method: str, *arguments: str) -> A:
-        """The same by busctl, for who asks again and again: it starts ten times as fast."""
-        known = BY_NAME[method]
-        call = f"busctl --json=short --timeout=60 call {BUS_NAME} {PATH} {INTERFACE} {method}"
-        command = f"{call} {known.in_signature} {shlex.join([*arguments, '0'])}"
-        said = json.loads(self.lab[self.terminal].run(command, 70).stdout)
-        found = known.read_answer(_bare(said["data"]))
-        if known.one_of:  # an answer of one element, in its list
-            (found,) = msgspec.structs.astuple(found)[0]
+    def look(self, answer: type[A], method: str, **options: str) -> A:
+        """The same by busctl, for who asks again and again: it starts ten times as fast. All pages
+        of a list."""
+        found = self._call(answer, method, options)
+        while more := getattr(found, "next", ""):
+            found = joined(found, self._call(answer, method, options | {"after": more}))
+        return found
+
+    def _call(self, answer: type[A], method: str, options: Mapping[str, str]) -> A:
+        command = busctl_call(method, options)
+        found = busctl_answer(method, self.lab[self.terminal].run(command, 70).stdout)
         if not isinstance(found, answer):
             raise TypeError(f"{method} gives {type(found).__name__}")
         return found
@@ -157,7 +161,7 @@ class Hosts:
         return {disk.id: disk.free_bytes for disk in self.disks()}
 
     def volume(self, name: str) -> api.VolumeView:
-        return self.look(api.VolumeView, "GetVolume", name)
+        return self.look(api.VolumeList, "ListVolumes", volume=name).volumes[0]
 
     # --- the writer and the evidence
 
@@ -206,6 +210,23 @@ class Hosts:
                 said = guest.run("journalctl -b --no-pager -n 2000", 30, check=False).stdout
                 (directory / f"{name}.journal").write_text(said)
             (directory / f"{name}.console").write_text(guest.console())
+
+
+def busctl_call(method: str, options: Mapping[str, str]) -> str:
+    """The command that calls a method of the Manager that only takes options, of strings."""
+    words = [str(len(options))]
+    for name, value in options.items():
+        words += [name, "s", value]
+    where = f"{BUS_NAME} {ROOT} {MANAGER_INTERFACE.name}"
+    return f"busctl --json=short --timeout=60 call {where} {method} 'a{{sv}}' {shlex.join(words)}"
+
+
+def busctl_answer(method: str, said: str) -> Record:
+    """What that command printed."""
+    known = MANAGER_INTERFACE.method(method)
+    if known is None:
+        raise TypeError(f"the Manager has no method {method}")
+    return known.read_answer(_bare(json.loads(said)["data"]))
 
 
 def _bare(value: Any) -> Any:

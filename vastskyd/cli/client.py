@@ -5,21 +5,28 @@ are imported with this module, so commands import it only when they run.
 """
 
 import asyncio
+import sys
 from types import TracebackType
 from typing import TypeVar
 
+import msgspec
+
 from vastskyd.core import api
 from vastskyd.core.errors import DeniedError, FailedError, UnreachableError
+from vastskyd.core.ids import JobId
 from vastskyd.core.model import Record
+from vastskyd.core.paging import joined
 from vastskyd.dbus.errors import error_in
-from vastskyd.dbus.messages import BusType, Message, MessageBus, MessageType
-from vastskyd.dbus.methods import BUS_NAME, INTERFACE, PATH, PROPERTIES, carrier
-from vastskyd.dbus.variants import plain, record_in
+from vastskyd.dbus.interfaces import OF_KIND, carrier
+from vastskyd.dbus.messages import BusType, Message, MessageBus, MessageFlag, MessageType
+from vastskyd.dbus.paths import BUS_NAME, ROOT, Place
 
 A = TypeVar("A", bound=Record)
 
 CALL_TIMEOUT_S = 130.0  # vastskyd itself answers, or says why not, before that
 _DBUS_ERROR = "org.freedesktop.DBus.Error."
+# The bus asked systemd to start it, which did not, or not for long.
+_NOT_STARTED = (f"{_DBUS_ERROR}Spawn.", "org.freedesktop.systemd1.")
 _NOT_RUNNING = UnreachableError(
     "vastskyd is not running on this host", hint="start it with `systemctl start vastskyd`"
 )
@@ -60,12 +67,11 @@ class Client:
         try:
             async with asyncio.timeout(timeout_s):
                 bus = await self._connected()
-                if isinstance(request, api.ShowLocal):
-                    return await _ask_local(bus)
-                method = carrier(type(request))
-                body = method.call_body(request)
-                got = await _call(bus, INTERFACE, method.name, method.in_signature, body)
-                return method.read_answer(got.body)
+                answer = await _call(bus, request)
+                while isinstance(request, api.Paged) and (more := getattr(answer, "next", "")):
+                    request = msgspec.structs.replace(request, after=more)
+                    answer = joined(answer, await _call(bus, request))
+                return answer
         except TimeoutError:
             raise UnreachableError(
                 f"vastskyd did not answer within {timeout_s:.0f} s: whether it acted is not known",
@@ -84,27 +90,43 @@ class Client:
         return self._bus
 
 
-async def _ask_local(bus: MessageBus) -> api.LocalView:
-    got = await _call(bus, "org.freedesktop.DBus.Properties", "GetAll", "s", [INTERFACE])
-    values = plain(got.body[0])
-    return record_in(
-        api.LocalView, {member: values[name] for name, member, _ in PROPERTIES if name in values}
-    )
+async def _call(bus: MessageBus, request: Record) -> Record:
+    """The answer to the request, or a page of it. Of a job that was started: its record."""
+    interface, method = carrier(type(request))
+    path = ROOT
+    for kind, known in OF_KIND.items():
+        if known is interface:
+            path = Place(kind, method.name_of(request)).path
+    body = method.call_body(request)
+    got = await _reply(bus, path, interface.name, method.name, method.in_signature, body)
+    if not method.starts_job:
+        return method.read_answer(got.body)
+    started = Place.parse(got.body[0])
+    if started is None:
+        raise FailedError(f"{method.name} is answered by {got.body[0]}, which is no job")
+    shown = await _call(bus, api.ShowJob(job=JobId(started.name)))
+    if not isinstance(shown, api.JobList):
+        raise TypeError("a job is shown as something else")
+    return api.JobStarted(job=shown.jobs[0])
 
 
-async def _call(
-    bus: MessageBus, interface: str, member: str, signature: str, body: list[object]
+async def _reply(
+    bus: MessageBus, path: str, interface: str, member: str, signature: str, body: list[object]
 ) -> Message:
     """The reply to the call; an error of whatever kind is raised in our words."""
+    # A person at a terminal can be asked for a password.
+    ask = sys.stdin is not None and sys.stdin.isatty()
+    flags = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if ask else MessageFlag.NONE
     try:
         reply = await bus.call(
             Message(
                 destination=BUS_NAME,
-                path=PATH,
+                path=path,
                 interface=interface,
                 member=member,
                 signature=signature,
                 body=body,
+                flags=flags,
             )
         )
     except (OSError, EOFError) as error:
@@ -119,6 +141,8 @@ async def _call(
 
 def _bus_error(name: str, said: str, member: str) -> Exception:
     """What an error that is not vastskyd's own means to a person."""
+    if name.startswith(_NOT_STARTED):
+        return _NOT_RUNNING
     match name.removeprefix(_DBUS_ERROR):
         case "ServiceUnknown" | "NameHasNoOwner":
             return _NOT_RUNNING

@@ -28,6 +28,28 @@ class Done(Record):
     """The answer that says no more than: it is so."""
 
 
+PAGE_MOST = 500
+
+
+class Act(Record, kw_only=True):
+    """Base of what people ask to be changed. `dry_run`: all is checked and nothing done.
+    `idempotency_key`: a request that is repeated under the same key is done once. `asked_by` is
+    for people: the vastskyd that was asked puts it in."""
+
+    dry_run: bool = False
+    idempotency_key: str = ""
+    asked_by: str = ""
+
+
+class Paged(Record, kw_only=True):
+    """Base of what asks for a list: `limit` of its members (1 to PAGE_MOST) from the one on that
+    the token `after` names. The answer's `next` is the token of the page that follows; empty: none
+    does."""
+
+    after: str = ""
+    limit: int = 200
+
+
 # --- asked of a node ---------------------------------------------------------------------
 
 
@@ -111,23 +133,27 @@ class ShowStatus(Record):
     """Answer: ClusterStatus."""
 
 
-class ListNodes(Record):
-    """Answer: NodeList."""
-
-
-class ListDisks(Record):
-    """Enrolled disks and candidates. `node` empty: of all. Answer: DiskList."""
+class ListNodes(Paged):
+    """`node` empty: all. Answer: NodeList."""
 
     node: str = ""
 
 
-class ListVolumes(Record):
+class ListDisks(Paged):
+    """Enrolled disks and candidates. `node` empty: of all; `disk`: an id or NODE:PATH, empty: all.
+    Answer: DiskList."""
+
+    node: str = ""
+    disk: str = ""
+
+
+class ListVolumes(Paged):
     """`volume`: a name or id, or empty for all. Answer: VolumeList."""
 
     volume: str = ""
 
 
-class ListJobs(Record):
+class ListJobs(Paged):
     """`running` leaves out those that ended. Answer: JobList."""
 
     running: bool = False
@@ -149,8 +175,9 @@ class ListEvents(Record):
     limit: int = 100
 
 
-class CreateToken(Record):
-    """Answer: Token."""
+class CreateToken(Act):
+    """Answer: Token; an empty one if it is a dry run. It has no use for an `idempotency_key`: the
+    secret is not kept."""
 
     roles: tuple[Role, ...]
     valid_s: float = 3600.0
@@ -160,7 +187,7 @@ class Token(Record):
     token: str
 
 
-class EnrolDisk(Record):
+class EnrolDisk(Act):
     """Answer: JobStarted. ConflictError if anything is on it, unless `wipe`."""
 
     node: NodeId
@@ -168,13 +195,13 @@ class EnrolDisk(Record):
     wipe: bool = False
 
 
-class RetireDisk(Record):
+class RetireDisk(Act):
     """`disk`: id, or NODE:PATH. Answer: JobStarted."""
 
     disk: str
 
 
-class CreateVolume(Record):
+class CreateVolume(Act):
     """Answer: JobStarted."""
 
     name: str
@@ -184,7 +211,7 @@ class CreateVolume(Record):
     standby: tuple[NodeId, ...] = ()
 
 
-class SetStandby(Record):
+class SetStandby(Act):
     """The heads that take the volume over when its own is unreachable, in this order; none: it
     waits for its head. Answer: Done."""
 
@@ -192,13 +219,13 @@ class SetStandby(Record):
     heads: tuple[NodeId, ...]
 
 
-class DeleteVolume(Record):
+class DeleteVolume(Act):
     """Answer: JobStarted. BusyError while attached."""
 
     volume: str
 
 
-class AttachVolume(Record):
+class AttachVolume(Act):
     """Answer: JobStarted. `force` accepts fewer than the recovery quorum of legs, with the risk
     of losing the last writes."""
 
@@ -207,7 +234,7 @@ class AttachVolume(Record):
     force: bool = False
 
 
-class FailoverVolume(Record):
+class FailoverVolume(Act):
     """To another head at once, whatever its own is doing: that one is fenced, and programs that
     use the volume there get I/O errors. `head` empty: the first standby head that is online.
     Answer: JobStarted."""
@@ -216,7 +243,7 @@ class FailoverVolume(Record):
     head: str = ""
 
 
-class ScrubVolume(Record):
+class ScrubVolume(Act):
     """Compare all copies with each other and repair from the majority. Answer: JobStarted; the
     job's message says what was found. ConflictError if the volume is not attached or has one copy,
     BusyError if it is being scrubbed."""
@@ -224,13 +251,28 @@ class ScrubVolume(Record):
     volume: str
 
 
-class DetachVolume(Record):
+class DetachVolume(Act):
     """Answer: JobStarted; the job fails with Busy if the volume is in use."""
 
     volume: str
 
 
-class RemoveNode(Record):
+class CancelJob(Act):
+    """End a job before it is done. Answer: Done. ConflictError: it has ended, or one of its kind
+    cannot be cancelled."""
+
+    job: JobId
+
+
+class ExplainPlacement(Record):
+    """Whether a volume would fit, and why, disk by disk. Answer: Placement."""
+
+    size_bytes: int
+    copies: int = 2
+    layout: Layout = Layout.RAID1
+
+
+class RemoveNode(Act):
     """Answer: Done. ConflictError while it has disks or attachments."""
 
     node: NodeId
@@ -255,7 +297,30 @@ class FinishRecovery(Record):
 
 
 class JobStarted(Record):
+    """`job` has no id if it was a dry run."""
+
     job: Job
+
+
+class DiskVerdict(Record):
+    """What a disk would take of a volume. `free_bytes` in all, `largest_bytes` in one piece."""
+
+    disk: DiskId
+    node: NodeId
+    path: str
+    takes_bytes: int
+    free_bytes: int
+    largest_bytes: int
+    reason: str
+
+
+class Placement(Record):
+    """`reason` and `hint` say what is missing, if it does not fit."""
+
+    fits: bool
+    reason: str
+    hint: str
+    disks: tuple[DiskVerdict, ...]
 
 
 class NodeView(Record):
@@ -369,18 +434,22 @@ class RecoveryView(Record):
 
 class NodeList(Record):
     nodes: tuple[NodeView, ...]
+    next: str = ""
 
 
 class DiskList(Record):
     disks: tuple[DiskView, ...]
+    next: str = ""
 
 
 class VolumeList(Record):
     volumes: tuple[VolumeView, ...]
+    next: str = ""
 
 
 class JobList(Record):
     jobs: tuple[Job, ...]
+    next: str = ""
 
 
 class EventList(Record):
@@ -395,18 +464,23 @@ class ShowLocal(Record):
 
 
 class LocalVolume(Record):
-    """A volume of this host as its own kernel shows it. `state`: active, degraded, stalled
-    (writes wait; `message` says for what), assembling, in-use, detaching or failed."""
+    """A volume of this host as its own kernel shows it. `state`: active, degraded, rebuilding,
+    stalled (writes wait; `message` says for what), assembling, in-use, detaching or failed.
+    `rebuilt_bytes` of `rebuild_bytes` while legs are being filled; else both are 0."""
 
+    id: VolumeId
     name: str
     device: str
     state: str
     message: str
+    rebuilt_bytes: int = 0
+    rebuild_bytes: int = 0
 
 
 class LocalView(Record):
     """What this host is. `node` and `cluster_name` are empty while it belongs to no cluster;
-    `connected`: it has a session with the manager, or is the manager."""
+    `connected`: it has a session with the manager, or is the manager. Its disks and volumes are
+    as it sees them itself."""
 
     version: str
     node: str
@@ -414,6 +488,7 @@ class LocalView(Record):
     roles: tuple[Role, ...]
     connected: bool
     volumes: tuple[LocalVolume, ...] = ()
+    disks: tuple[DiskView, ...] = ()
 
 
 class InitCluster(Record):
@@ -477,6 +552,8 @@ ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
     ScrubVolume: JobStarted,
     SetStandby: Done,
     RemoveNode: Done,
+    CancelJob: Done,
+    ExplainPlacement: Placement,
     ShowRecovery: RecoveryView,
     BeginRecovery: RecoveryView,
     FinishRecovery: RecoveryView,

@@ -67,6 +67,12 @@ class DeniedError(VastskyError):
     code = "Denied"
 
 
+class CancelledError(VastskyError):
+    """Somebody cancelled it."""
+
+    code = "Cancelled"
+
+
 class DeviceError(VastskyError):
     """A device, the kernel or a tool that drives it refused or failed."""
 
@@ -87,7 +93,7 @@ class FailedError(VastskyError):
 
 _ALL: tuple[type[VastskyError], ...] = (
     InvalidError, NotFoundError, ExistsError, BusyError, NoSpaceError, UnreachableError,
-    ConflictError, DeniedError, DeviceError, DamagedError, FailedError,
+    ConflictError, DeniedError, CancelledError, DeviceError, DamagedError, FailedError,
 )  # fmt: skip
 BY_CODE = {kind.code: kind for kind in _ALL}
 

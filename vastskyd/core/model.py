@@ -251,7 +251,9 @@ class JobState(StrEnum):
 class Job(Record):
     """Work that takes time. `subject` is the object's id, `about` what a person calls it.
 
-    `segment` and `extent` say which leg a rebuild restores.
+    `segment` and `extent` say which leg a rebuild restores. `started_by`: who asked for it, for
+    people; empty: the cluster itself. `rate_bytes` a second and `expected_end_s` are what is shown
+    of one that runs, by the average since it began; 0: not known.
     """
 
     id: JobId
@@ -267,6 +269,9 @@ class Job(Record):
     error_code: str = ""
     segment: int = -1
     extent: ExtentId = ExtentId("")
+    started_by: str = ""
+    rate_bytes: int = 0
+    expected_end_s: float = 0.0
 
 
 class Severity(StrEnum):
@@ -292,6 +297,16 @@ class JoinSecret(Record):
     digest: str
     roles: tuple[Role, ...]
     expires_s: float
+
+
+class Remembered(Record):
+    """What was done under an idempotency key. `digest` is the request's; `job`: what it started,
+    or empty."""
+
+    key: str
+    digest: str
+    job: JobId
+    at_s: float
 
 
 class Generation(Record):

@@ -5,7 +5,7 @@ neither each other nor what is there; the legs of a segment are on distinct node
 racks as far as there are racks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vastskyd.core.errors import NoSpaceError
@@ -105,17 +105,76 @@ def place_volume(
             " or ask for fewer copies",
         )
     size_bytes = align_up(size_bytes)
-    count = -(-size_bytes // segment_max_bytes)
-    while count <= min(SEGMENTS_MAX, size_bytes // GRAIN_BYTES):
+    for count in _counts(size_bytes, segment_max_bytes):
         placed = _place_segments(_cut(size_bytes, count), copies, rooms, with_array=with_array)
         if placed is not None:
             return placed
-        count += max(1, count // 8)
     total = sum(room.free_bytes for room in rooms)
     raise NoSpaceError(
         f"no room for {format_size(size_bytes)} in {copies} copies: {format_size(total)} are free"
         f" on {len(nodes)} nodes, and no node may hold two copies of a segment",
         hint="enrol more disks, delete volumes, or ask for a smaller size or fewer copies",
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a disk would take of a volume, and why not more."""
+
+    disk: DiskId
+    takes_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`missing`: why it does not fit; None: it does."""
+
+    missing: NoSpaceError | None
+    disks: tuple[Answer, ...]
+
+
+def explain_volume(
+    size_bytes: int, copies: int, rooms: list[Room], segment_max_bytes: int, *, with_array: bool
+) -> Explanation:
+    """What `place_volume` would do, and what it says of each disk."""
+    try:
+        placed = place_volume(size_bytes, copies, rooms, segment_max_bytes, with_array=with_array)
+    except NoSpaceError as error:
+        size_bytes = align_up(size_bytes)
+        most = max(_counts(size_bytes, segment_max_bytes), default=1)
+        least_bytes = extent_length(min(_cut(size_bytes, most)), with_array=with_array)
+        return Explanation(error, tuple(_not_enough(room, least_bytes) for room in rooms))
+    extents = [extent for segment in placed for extent in segment.extents]
+    least_bytes = min(extent.length_bytes for extent in extents)
+    return Explanation(None, tuple(_share(room, extents, least_bytes) for room in rooms))
+
+
+def _share(room: Room, extents: list[PlacedExtent], least_bytes: int) -> Answer:
+    here = [extent.length_bytes for extent in extents if extent.disk == room.disk]
+    if here:
+        said = f"takes {len(here)} of {len(extents)} extents"
+    elif room.largest_bytes < least_bytes:
+        said = _too_small(room, least_bytes)
+    else:
+        said = "not needed: others have more free space, or are on another node or rack"
+    return Answer(room.disk, sum(here), said)
+
+
+def _not_enough(room: Room, least_bytes: int) -> Answer:
+    if room.largest_bytes < least_bytes:
+        return Answer(room.disk, 0, _too_small(room, least_bytes))
+    return Answer(room.disk, 0, "has room; it is other disks and nodes that are missing")
+
+
+def _too_small(room: Room, least_bytes: int) -> str:
+    if not room.free_bytes:
+        return "it is full"
+    if room.extents_left <= 0:
+        return "its description has no room for more extents"
+    return (
+        f"its largest free range, {format_size(room.largest_bytes)}, is smaller than an extent of"
+        f" {format_size(least_bytes)}"
     )
 
 
@@ -125,6 +184,14 @@ def place_leg(
     """A place for one new leg of a segment whose others are on the nodes `not_on`."""
     room = _choose(length_bytes, rooms, not_on, not_in_racks)
     return None if room is None else room.take(length_bytes)
+
+
+def _counts(size_bytes: int, segment_max_bytes: int) -> Iterator[int]:
+    """How many segments are tried, one after the other."""
+    count = -(-size_bytes // segment_max_bytes)
+    while count <= min(SEGMENTS_MAX, size_bytes // GRAIN_BYTES):
+        yield count
+        count += max(1, count // 8)
 
 
 def _cut(size_bytes: int, count: int) -> list[int]:

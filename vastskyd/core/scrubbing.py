@@ -8,6 +8,7 @@ from collections.abc import Collection
 import msgspec
 
 from vastskyd.core.documents import LegCondition, ScrubFact, ScrubState, SegmentFact
+from vastskyd.core.errors import CancelledError
 from vastskyd.core.ids import DiskId, VolumeId
 from vastskyd.core.model import (
     Attachment,
@@ -257,6 +258,11 @@ def _finish(turn: Turn, volume: Volume, scrub: Scrub) -> None:
         )
     else:
         _give_up(turn, volume, scrub, said, "Conflict")
+
+
+def cancel_scrub(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
+    """Its head ends what it began when its order is gone. It is not made up for at once."""
+    _give_up(turn, volume, scrub, why, CancelledError.code)
 
 
 def _give_up(turn: Turn, volume: Volume, scrub: Scrub, why: str, code: str) -> None:

@@ -19,6 +19,7 @@ from vastskyd.core.model import (
     Leg,
     Node,
     Record,
+    Remembered,
     Segment,
     Volume,
 )
@@ -41,6 +42,7 @@ class ClusterState:
     jobs: dict[JobId, Job] = field(default_factory=dict)
     secrets: dict[str, JoinSecret] = field(default_factory=dict)
     events: dict[int, Event] = field(default_factory=dict)
+    remembered: dict[str, Remembered] = field(default_factory=dict)
 
     def the_cluster(self) -> Cluster:
         for cluster in self.cluster.values():
@@ -92,6 +94,7 @@ _TYPES: dict[str, type[Record]] = {
     "jobs": Job,
     "secrets": JoinSecret,
     "events": Event,
+    "remembered": Remembered,
 }
 _KINDS = {record_type: kind for kind, record_type in _TYPES.items()}
 
@@ -102,6 +105,8 @@ def _key(record: Record) -> str | int:
             return record.number
         case JoinSecret():
             return record.digest
+        case Remembered():
+            return record.key
         case Generation():
             return "manager"
         case Cluster() | Node() | Disk() | Extent() | Volume() | Job():

@@ -6,9 +6,10 @@ hint. So a caller that knows nothing of hints still shows them, and one that doe
 
 from vastskyd.core.errors import FailedError, VastskyError, from_code
 from vastskyd.dbus.messages import Message, MessageType
-from vastskyd.dbus.methods import ERROR_PREFIX
+from vastskyd.dbus.paths import BUS_NAME
 from vastskyd.dbus.variants import text
 
+ERROR_PREFIX = f"{BUS_NAME}.Error."
 MAX_TEXT = 4096
 
 

@@ -1,13 +1,14 @@
-"""The interface as XML, from the same table that answers calls.
+"""The interfaces as XML, from the same table that answers calls.
 
 `python3 -m vastskyd.dbus.introspection` prints what packaging/org.vastsky.Vastsky1.xml holds.
 """
 
+from collections.abc import Iterable
 from html import escape
 
-from vastskyd.core.api import LocalView
-from vastskyd.dbus.methods import INTERFACE, METHODS, PATH, PROPERTIES, Method
-from vastskyd.dbus.variants import members, signature
+from vastskyd.dbus.interfaces import INTERFACES, MANAGER, OF_KIND
+from vastskyd.dbus.paths import ROOT, Kind, Place
+from vastskyd.dbus.table import Interface, Method, Property, Signal
 
 _DOCTYPE = (
     '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"\n'
@@ -41,6 +42,26 @@ _PROPERTIES = """\
       <arg name="property" type="s" direction="in"/>
       <arg name="value" type="v" direction="in"/>
     </method>
+    <signal name="PropertiesChanged">
+      <arg name="interface" type="s"/>
+      <arg name="changed" type="a{sv}"/>
+      <arg name="invalidated" type="as"/>
+    </signal>
+  </interface>
+"""
+_OBJECT_MANAGER = """\
+  <interface name="org.freedesktop.DBus.ObjectManager">
+    <method name="GetManagedObjects">
+      <arg name="objects" type="a{oa{sa{sv}}}" direction="out"/>
+    </method>
+    <signal name="InterfacesAdded">
+      <arg name="object" type="o"/>
+      <arg name="interfaces" type="a{sa{sv}}"/>
+    </signal>
+    <signal name="InterfacesRemoved">
+      <arg name="object" type="o"/>
+      <arg name="interfaces" type="as"/>
+    </signal>
   </interface>
 """
 
@@ -56,7 +77,7 @@ def _annotation(name: str, value: str, indent: str) -> str:
 
 def _method(method: Method) -> str:
     options = ", ".join(f"{name} ({kind})" for name, kind in method.known_options)
-    doc = f"{method.purpose} Options: {options or 'none'}."
+    doc = f"{method.purpose} Options: {options}.{method.action_said}"
     lines = f"    <method name={_quoted(method.name)}>\n" + _annotation(_DOC, doc, "      ")
     for direction, typed in (("in", method.takes), ("out", method.gives)):
         for name, kind in typed:
@@ -64,43 +85,70 @@ def _method(method: Method) -> str:
     return lines + "    </method>\n"
 
 
-def _property(name: str, member: str, changes: bool) -> str:
-    kind = signature(members(LocalView)[member].type, member)
+def _signal(signal: Signal) -> str:
+    lines = f"    <signal name={_quoted(signal.name)}>\n"
+    lines += _annotation(_DOC, signal.purpose, "      ")
+    for name, kind in signal.gives:
+        lines += f'      <arg name="{name}" type="{kind}"/>\n'
+    return lines + "    </signal>\n"
+
+
+def _property(interface: Interface, shown: Property, *, announced: bool) -> str:
+    emits = "true" if announced else "false"
     return (
-        f'    <property name="{name}" type="{kind}" access="read">\n'
-        + _annotation(_EMITS, "false" if changes else "const", "      ")
+        f'    <property name="{shown.name}" type="{interface.kind(shown)}" access="read">\n'
+        + _annotation(_DOC, shown.purpose, "      ")
+        + _annotation(_EMITS, emits if shown.changes else "const", "      ")
         + "    </property>\n"
     )
 
 
-def interface_xml() -> str:
-    """The element of our interface."""
+def interface_xml(interface: Interface, *, announced: bool) -> str:
+    """`announced`: of an object that tells its changes."""
     return (
-        f'  <interface name="{INTERFACE}">\n'
-        + "".join(_method(method) for method in METHODS)
-        + "".join(_property(*described) for described in PROPERTIES)
+        f'  <interface name="{interface.name}">\n'
+        + _annotation(_DOC, interface.purpose, "    ")
+        + "".join(_method(method) for method in interface.methods)
+        + "".join(_signal(signal) for signal in interface.signals)
+        + "".join(_property(interface, p, announced=announced) for p in interface.properties)
         + "  </interface>\n"
     )
 
 
+_NEVER_ANNOUNCED = (OF_KIND[Kind.NODE], OF_KIND[Kind.VOLUME])
+
+
 def shipped_xml() -> str:
-    return f'{_DOCTYPE}<node name="{PATH}">\n{interface_xml()}</node>\n'
+    """Of the host's own objects as they are; nodes and volumes never are a host's own."""
+    bodies = (interface_xml(each, announced=each not in _NEVER_ANNOUNCED) for each in INTERFACES)
+    return f'{_DOCTYPE}<node name="{ROOT}">\n{"".join(bodies)}</node>\n'
 
 
-def children(path: str) -> tuple[str, ...]:
-    """The next part of PATH below `path`, if `path` is on the way to it."""
+def root_xml() -> str:
+    ours = interface_xml(MANAGER, announced=True)
+    return _node(ours + _PROPERTIES + _OBJECT_MANAGER, tuple(Kind))
+
+
+def object_xml(place: Place, *, announced: bool) -> str:
+    return _node(interface_xml(OF_KIND[place.kind], announced=announced) + _PROPERTIES)
+
+
+def way_xml(path: str, own: Iterable[str]) -> str | None:
+    """Of a path that is no object, but on the way to one: the root, or one of `own`."""
     below = path.rstrip("/") + "/"
-    return (PATH.removeprefix(below).split("/")[0],) if PATH.startswith(below) else ()
+    kinds = (f"{ROOT}/{kind}" for kind in Kind)
+    inner = {
+        other.removeprefix(below).split("/")[0]
+        for other in (ROOT, *kinds, *own)
+        if other.startswith(below)
+    }
+    there = inner or path in (f"{ROOT}/{kind}" for kind in Kind)
+    return _node("", sorted(inner)) if there else None
 
 
-def node_xml(path: str) -> str | None:
-    """What introspection of `path` answers; None if there is no such object."""
-    if path == PATH:
-        return f"{_DOCTYPE}<node>\n{interface_xml()}{_PROPERTIES}{_STANDARD}</node>\n"
-    if inner := children(path):
-        nodes = "".join(f'  <node name="{name}"/>\n' for name in inner)
-        return f"{_DOCTYPE}<node>\n{_STANDARD}{nodes}</node>\n"
-    return None
+def _node(body: str, inner: Iterable[str] = ()) -> str:
+    nodes = "".join(f'  <node name="{name}"/>\n' for name in inner)
+    return f"{_DOCTYPE}<node>\n{body}{_STANDARD}{nodes}</node>\n"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import logging
 import os
 from collections import Counter
 
-from vastskyd.core.errors import ConflictError, DeniedError, UnreachableError
+from vastskyd.core.errors import ConflictError, UnreachableError
+from vastskyd.dbus.authority import Authority, Gate, Polkit
+from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
+from vastskyd.dbus.jobs import JobWatch
 from vastskyd.dbus.messages import (
     BusType,
     Message,
@@ -18,8 +21,10 @@ from vastskyd.dbus.messages import (
     RequestNameReply,
     SignatureTree,
 )
-from vastskyd.dbus.methods import BUS_NAME, Method
-from vastskyd.dbus.service import Cluster, Service
+from vastskyd.dbus.mirror import Mirror
+from vastskyd.dbus.own import OwnObjects
+from vastskyd.dbus.paths import BUS_NAME
+from vastskyd.dbus.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -28,24 +33,39 @@ MAX_CALLS_EACH = 32  # of one caller
 ANSWER_TIMEOUT_S = 120.0  # a last bound; every request has a tighter one of its own
 BUS_TIMEOUT_S = 10.0
 MAX_SIGNATURES = 1000
+MIRROR_RETRY_S = 5.0
 
 
 class DbusServer:
     """One connection that owns our name. Made by `serve`."""
 
-    def __init__(self, bus: MessageBus, cluster: Cluster) -> None:
+    def __init__(
+        self, bus: MessageBus, cluster: Cluster, authority: Authority, trusted: frozenset[int]
+    ) -> None:
         self._bus = bus
-        self._service = Service(cluster, self._authorise)
+        own = OwnObjects(self._emit)
+        self._jobs = JobWatch(cluster, own)
+        self._mirror = Mirror(cluster, own, self._jobs)
+        gate = Gate(bus, authority, trusted)
+        self._service = Service(cluster, own, self._jobs, gate.enter)
+        self._mirroring: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._callers: Counter[str] = Counter()
         bus.add_message_handler(self._on_message)
 
+    def start(self) -> None:
+        """From here on what changes is told."""
+        self._mirror.look()
+        self._mirroring = asyncio.create_task(self._keep_mirror(), name="mirror")
+
     async def close(self) -> None:
         """Give the name back, drop the calls in flight, disconnect. Callers of dropped calls
         are told by the bus."""
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        tasks = [*self._calls] if self._mirroring is None else [*self._calls, self._mirroring]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._jobs.close()
         if self._bus.connected:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._bus.release_name(BUS_NAME), BUS_TIMEOUT_S)
@@ -98,40 +118,43 @@ class DbusServer:
             sent = self._bus.send(error_reply(call, internal_error()))
         sent.add_done_callback(lambda done: done.exception())  # the connection's end, if any
 
-    async def _authorise(self, method: Method, sender: str) -> None:
-        """Root, or who vastskyd itself runs as. The bus's policy says the same before us."""
-        reply = await asyncio.wait_for(
-            self._bus.call(
-                Message(
-                    destination="org.freedesktop.DBus",
-                    path="/org/freedesktop/DBus",
-                    interface="org.freedesktop.DBus",
-                    member="GetConnectionUnixUser",
-                    signature="s",
-                    body=[sender],
-                )
-            ),
-            BUS_TIMEOUT_S,
-        )
-        uid = -1
-        if reply is not None and reply.message_type is MessageType.METHOD_RETURN:
-            (uid,) = reply.body
-        if uid not in (0, os.geteuid()):
-            log.warning("%s by uid %d refused", method.name, uid)
-            raise DeniedError(f"{method.name} is for root only", hint="run it with sudo")
-        log.info("%s by uid %d", method.name, uid)
+    def _emit(self, signal: Message) -> None:
+        if not self._bus.connected:
+            return
+        try:
+            sent = self._bus.send(signal)
+        except Exception:  # as above
+            log.exception("the signal %s of %s cannot be sent", signal.member, signal.path)
+        else:
+            sent.add_done_callback(lambda done: done.exception())
+
+    async def _keep_mirror(self) -> None:
+        """Until cancelled. A fault in telling must not end answering."""
+        while True:
+            try:
+                await self._mirror.run()
+            except Exception:
+                log.exception("what is new on this host cannot be told")
+            await asyncio.sleep(MIRROR_RETRY_S)
 
 
-async def serve(cluster: Cluster, bus_address: str | None = None) -> DbusServer:
+async def serve(
+    cluster: Cluster,
+    bus_address: str | None = None,
+    trusted: frozenset[int] | None = None,
+) -> DbusServer:
     """Connect, and answer under our name. Without an address: the system bus, where
-    DBUS_SYSTEM_BUS_ADDRESS may say which. ConflictError: the name is taken; UnreachableError:
+    DBUS_SYSTEM_BUS_ADDRESS may say which. `trusted`: who may all without polkit; unless said
+    otherwise root, and who vastskyd runs as. ConflictError: the name is taken; UnreachableError:
     no bus, or it does not let us have the name."""
     try:
         bus = MessageBus(bus_address or "", BusType.SYSTEM)
         await asyncio.wait_for(bus.connect(), BUS_TIMEOUT_S)
     except Exception as error:
         raise UnreachableError(f"the system bus: {error}") from error
-    server = DbusServer(bus, cluster)
+    users = frozenset({0, os.geteuid()}) if trusted is None else trusted
+    server = DbusServer(bus, cluster, Polkit(bus), users)
+    server.start()
     try:
         taken = await asyncio.wait_for(
             bus.request_name(BUS_NAME, NameFlag.DO_NOT_QUEUE), BUS_TIMEOUT_S

@@ -7,73 +7,54 @@ and leaves as a reply; every way out is in `Service.reply`.
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import msgspec
 
 from vastskyd.core import api
-from vastskyd.core.errors import UnreachableError, VastskyError
-from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core.errors import FailedError, UnreachableError, VastskyError
+from vastskyd.core.model import Record
+from vastskyd.dbus.actions import Action
+from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
-from vastskyd.dbus.introspection import node_xml
-from vastskyd.dbus.messages import Message, Variant
-from vastskyd.dbus.methods import BY_NAME, INTERFACE, PATH, PROPERTIES, Method
-from vastskyd.dbus.variants import members, signature, value_out
+from vastskyd.dbus.interfaces import MANAGER, OF_KIND, question
+from vastskyd.dbus.introspection import object_xml, root_xml, way_xml
+from vastskyd.dbus.jobs import JobWatch
+from vastskyd.dbus.messages import Message, MessageFlag, Variant
+from vastskyd.dbus.own import OwnObjects
+from vastskyd.dbus.paths import ROOT, Kind, Place
+from vastskyd.dbus.table import Interface, Method
+from vastskyd.dbus.variants import members
 
 log = logging.getLogger(__name__)
 
-# The caller's unique bus name, for whom a request is being answered.
-caller: ContextVar[str] = ContextVar("caller", default="")
-
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
+_OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 _PEER = "org.freedesktop.DBus.Peer"
 
-
-class Cluster(Protocol):
-    """All that the views need of the program behind them. Errors are those of core.errors."""
-
-    async def ask(self, request: Record) -> Record:
-        """Any of api.ADMIN_REQUESTS. Bounded in time (UnreachableError: the manager did not
-        answer); ConflictError while this host belongs to no cluster."""
-
-    async def init(
-        self,
-        name: str,
-        addresses: tuple[str, ...],
-        rack: str,
-        node: str,
-        encryption: Encryption | None,
-        roles: tuple[Role, ...],
-    ) -> api.Initialised:
-        """api.InitCluster."""
-
-    async def join(
-        self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
-    ) -> api.Initialised:
-        """api.JoinCluster."""
-
-    def local(self) -> api.LocalView:
-        """What this host is, at once and without asking anybody."""
-
-
-Authorise = Callable[[Method, str], Awaitable[None]]
+# Of caller, action, what it is about, and whether a person may be asked: the caller's uid.
+Authorise = Callable[[str, Action, str, bool], Awaitable[int]]
 Reply = tuple[str, list[Any]]  # signature and body
 
 
 class Service:
     """Answers one message at a time; knows nothing of the connection it came from.
 
-    `authorise` raises DeniedError if the sender may not call the method.
+    `authorise` raises DeniedError if the caller may not do it.
     """
 
-    def __init__(self, cluster: Cluster, authorise: Authorise) -> None:
+    def __init__(
+        self, cluster: Cluster, own: OwnObjects, jobs: JobWatch, authorise: Authorise
+    ) -> None:
         self._cluster = cluster
+        self._own = own
+        self._jobs = jobs
         self._authorise = authorise
 
     async def reply(self, call: Message) -> Message:
         """The reply or error to send. Nothing is raised, and nothing of our insides is told."""
-        caller.set(call.sender or "")
         try:
             kind, body = await self._route(call)
             return Message.new_method_return(call, kind, body)
@@ -87,31 +68,90 @@ class Service:
 
     async def _route(self, call: Message) -> Reply:
         """D-Bus allows a call without an interface: it means the member of any."""
-        interface = call.interface or _owner(call.member)
+        place = Place.parse(call.path)
+        ours = OF_KIND[place.kind] if place is not None else MANAGER
+        interface = call.interface or _owner(ours, call.member)
         if interface == _PEER:
             return _answer_peer(call)
-        xml = node_xml(call.path)
-        if xml is None:
-            raise ProtocolError("UnknownObject", f"there is no object {call.path}")
         if interface == _INTROSPECTABLE and call.member == "Introspect":
             _check_signature(call, "")
-            return "s", [xml]
-        if call.path == PATH and interface == _PROPERTIES:
-            return self._answer_properties(call)
-        if call.path == PATH and interface == INTERFACE and call.member in BY_NAME:
-            return await self._answer_method(BY_NAME[call.member], call)
+            return "s", [await self._introspect(call.path, place)]
+        if place is None and call.path != ROOT:
+            self._check_way(call.path)
+        elif interface == _PROPERTIES:
+            return await self._answer_properties(ours, place, call)
+        elif interface == _OBJECT_MANAGER and place is None and call.member == "GetManagedObjects":
+            _check_signature(call, "")
+            return "a{oa{sa{sv}}}", [self._own.managed()]
+        elif interface == ours.name and (method := ours.method(call.member)) is not None:
+            return await self._answer_method(method, place, call)
         raise ProtocolError("UnknownMethod", f"{call.path} has no method {interface}.{call.member}")
 
-    async def _answer_method(self, method: Method, call: Message) -> Reply:
+    # --- objects ------------------------------------------------------------------------
+
+    def _check_way(self, path: str) -> None:
+        if way_xml(path, self._own.paths()) is None:
+            raise _no_object(path)
+
+    async def _introspect(self, path: str, place: Place | None) -> str:
+        if path == ROOT:
+            return root_xml()
+        if place is None:
+            xml = way_xml(path, self._own.paths())
+            if xml is None:
+                raise _no_object(path)
+            return xml
+        announced = self._own.get(place) is not None
+        await self._record(place)  # is there such a thing?
+        return object_xml(place, announced=announced)
+
+    async def _record(self, place: Place) -> Record:
+        """What the object is: the host's own as it was told, another as the manager says."""
+        own = self._own.get(place)
+        if own is not None:
+            return own
+        asked = question(place)
+        if asked is None:
+            raise _no_object(place.path)
+        answer = await self._cluster.ask(asked)
+        (found,) = getattr(answer, next(iter(members(type(answer)))))
+        if not isinstance(found, OF_KIND[place.kind].record):
+            raise FailedError(f"{place.path} is shown as something else")
+        return found
+
+    # --- methods ------------------------------------------------------------------------
+
+    async def _answer_method(self, method: Method, place: Place | None, call: Message) -> Reply:
         _check_signature(call, method.in_signature)
-        if method.changes:
-            await self._authorise(method, call.sender or "")
-        request = method.parse(call.body)
+        name = "" if place is None else place.name
+        if place is not None and place.kind is Kind.ATTACHMENT and self._own.get(place) is None:
+            raise _no_object(place.path)
+        asked = method.parse(call.body, name)
+        request = asked.request
+        action = method.action_for(request)
+        if action is not None:
+            about = name or getattr(request, "name", "")
+            may_ask = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
+            caller = call.sender or ""
+            uid = await self._authorise(caller, action, about, may_ask and not asked.silent)
+            log.info("%s %s by uid %d", method.name, about, uid)
+            if isinstance(request, api.Act):
+                request = msgspec.structs.replace(request, asked_by=self._words(uid))
         answer = await self._submit(request)
+        if isinstance(answer, api.JobStarted) and answer.job.id:
+            self._jobs.track(answer.job)
         return method.out_signature, method.answer_body(answer)
+
+    def _words(self, uid: int) -> str:
+        who = f"uid {uid}" if uid else "root"
+        return f"{who} on {self._cluster.local().node}"
 
     async def _submit(self, request: Record) -> Record:
         match request:
+            case api.ShowLocal():
+                return self._cluster.local()
+            case api.ShowJob():
+                return await self._jobs.show(request)
             case api.InitCluster():
                 return await self._cluster.init(
                     request.name,
@@ -125,15 +165,21 @@ class Service:
                 return await self._cluster.join(
                     request.token, request.addresses, request.rack, request.node, request.roles
                 )
-            case _:
-                return await self._cluster.ask(request)
+        return await self._cluster.ask(request)
 
-    def _answer_properties(self, call: Message) -> Reply:
+    # --- properties ---------------------------------------------------------------------
+
+    async def _answer_properties(
+        self, ours: Interface, place: Place | None, call: Message
+    ) -> Reply:
         expected = {"Get": "ss", "GetAll": "s", "Set": "ssv"}.get(call.member)
         if expected is None:
             raise ProtocolError("UnknownMethod", f"{_PROPERTIES} has no method {call.member}")
         _check_signature(call, expected)
-        values = local_properties(self._cluster.local()) if call.body[0] == INTERFACE else {}
+        values: dict[str, Variant] = {}
+        if call.body[0] == ours.name:
+            record = self._cluster.local() if place is None else await self._record(place)
+            values = ours.values(record)
         if call.member == "GetAll":
             return "a{sv}", [values]
         name = call.body[1]
@@ -144,19 +190,17 @@ class Service:
         return "v", [values[name]]
 
 
-def local_properties(view: api.LocalView) -> dict[str, Variant]:
-    known = members(api.LocalView)
-    return {
-        name: Variant(signature(known[member].type, member), value_out(getattr(view, member)))
-        for name, member, _ in PROPERTIES
-    }
+def _no_object(path: str) -> ProtocolError:
+    return ProtocolError("UnknownObject", f"there is no object {path}")
 
 
-def _owner(member: str) -> str:
-    if member in BY_NAME:
-        return INTERFACE
+def _owner(ours: Interface, member: str) -> str:
+    if ours.method(member) is not None:
+        return ours.name
     if member in ("Get", "GetAll", "Set"):
         return _PROPERTIES
+    if member == "GetManagedObjects":
+        return _OBJECT_MANAGER
     return _INTROSPECTABLE if member == "Introspect" else _PEER
 
 

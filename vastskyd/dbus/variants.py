@@ -63,6 +63,13 @@ def signature(kind: inspect.Type, name: str = "") -> str:
     raise TypeError(f"{name}: no D-Bus type for {kind!r}")
 
 
+def nothing(kind: str) -> Any:
+    """What stands for "there is none" where a value of this signature has to be."""
+    return {"s": "", "o": "/", "b": False, "d": 0.0, "a{sv}": {}}.get(
+        kind, [] if kind.startswith("a") else 0
+    )
+
+
 def text(value: str) -> str:
     """What D-Bus can carry of it: for a NUL byte or half a surrogate pair in one answer (a
     disk's serial, say) the bus would cut the whole connection."""

@@ -156,27 +156,36 @@ def _find_disk(turn: Turn, text: str) -> Disk:
 # --- volumes -----------------------------------------------------------------------------
 
 
+def wanted_copies(size_bytes: int, copies: int, layout: Layout) -> tuple[int, Layout]:
+    """The volume's copies and layout: one copy is linear, and linear is one copy."""
+    if size_bytes < _SIZE_MIN_BYTES:
+        raise InvalidError(
+            f"{format_size(size_bytes)} is too small for a volume",
+            hint=f"{format_size(_SIZE_MIN_BYTES)} is the least",
+        )
+    wanted = 1 if layout is Layout.LINEAR else copies
+    if not 1 <= wanted <= COPIES_MAX:
+        raise InvalidError(
+            f"a volume cannot have {copies} copies", hint=f"1 to {COPIES_MAX} are possible"
+        )
+    return wanted, Layout.LINEAR if wanted == 1 else layout
+
+
+def with_array(layout: Layout) -> bool:
+    return layout is not Layout.LINEAR
+
+
 def create_volume(turn: Turn, request: CreateVolume) -> Job:
     name = volume_name(request.name)
     if any(volume.name == name for volume in turn.draft.volumes.values()):
         raise ExistsError(f"there is a volume {name} already")
-    if request.size_bytes < _SIZE_MIN_BYTES:
-        raise InvalidError(
-            f"{format_size(request.size_bytes)} is too small for a volume",
-            hint=f"{format_size(_SIZE_MIN_BYTES)} is the least",
-        )
-    copies = 1 if request.layout is Layout.LINEAR else request.copies
-    if not 1 <= copies <= COPIES_MAX:
-        raise InvalidError(
-            f"a volume cannot have {request.copies} copies", hint=f"1 to {COPIES_MAX} are possible"
-        )
-    layout = Layout.LINEAR if copies == 1 else request.layout
+    copies, layout = wanted_copies(request.size_bytes, request.copies, request.layout)
     placed = place_volume(
         request.size_bytes,
         copies,
         turn.rooms(),
         turn.policy.segment_max_bytes,
-        with_array=layout is not Layout.LINEAR,
+        with_array=with_array(layout),
     )
     volume = Volume(
         id=VolumeId(turn.new_token(VOLUME_ID_DIGITS)),
@@ -234,16 +243,21 @@ def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
             f"volume {volume.name} is attached on {volume.attachment.head}",
             hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
         )
-    for segment in volume.segments:
-        for leg in segment.legs:
-            turn.release(leg.extent)
+    drop_volume(turn, volume)
     for job in turn.running(JobKind.CREATE, JobKind.REBUILD, JobKind.SCRUB, subject=volume.id):
         turn.end_job(job, f"volume {volume.name} was deleted", "Conflict")
-    turn.draft.delete(volume)
     turn.event(Severity.INFO, "volume-deleted", volume.id, f"volume {volume.name} is deleted")
     job = turn.start_job(JobKind.DELETE, volume.id, volume.name)
     turn.end_job(job, f"volume {volume.name} deleted; its extents are being wiped")
     return turn.draft.jobs[job.id]
+
+
+def drop_volume(turn: Turn, volume: Volume) -> None:
+    """Its extents are wiped and free again, by and by."""
+    for segment in volume.segments:
+        for leg in segment.legs:
+            turn.release(leg.extent)
+    turn.draft.delete(volume)
 
 
 def attach_volume(turn: Turn, request: AttachVolume) -> Job:

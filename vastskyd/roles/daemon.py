@@ -45,6 +45,7 @@ class Host:
         self._member: Member | None = None
         self._belongs = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._touched = asyncio.Event()
         if self._identity is not None:
             self._belongs.set()
 
@@ -103,6 +104,7 @@ class Host:
             issuer=issuer,
         )
         self._member = Member(identity, ports, *tuning(self._tuned))
+        self._member.tell(self._touched.set)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._member.run(), name="member")
@@ -175,6 +177,7 @@ class Host:
                 )
             self._identity = await act()
             self._belongs.set()
+            self._touched.set()
         return api.Initialised(
             cluster=self._identity.cluster,
             cluster_name=self._identity.cluster_name,
@@ -188,6 +191,10 @@ class Host:
             self._tuned, state_dir=self._config.state_dir, runtime_dir=self._config.runtime_dir
         )
 
+    async def changed(self) -> None:
+        await self._touched.wait()
+        self._touched.clear()
+
     def local(self) -> api.LocalView:
         identity = self._identity
         return api.LocalView(
@@ -197,6 +204,7 @@ class Host:
             roles=() if identity is None else identity.roles,
             connected=self._member is not None and self._member.connected,
             volumes=() if self._member is None else self._member.local_volumes(),
+            disks=() if self._member is None else self._member.local_disks(),
         )
 
 

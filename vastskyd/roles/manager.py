@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+import msgspec
+
 from vastskyd.core import api
 from vastskyd.core.documents import Document, Report
 from vastskyd.core.errors import (
@@ -34,8 +36,9 @@ from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
 from vastskyd.roles import views
-from vastskyd.roles.commands import COMMANDS, remove_node, set_standby
-from vastskyd.roles.joining import Issuer, create_token, join
+from vastskyd.roles.acts import perform, without_effect
+from vastskyd.roles.explaining import explain_placement
+from vastskyd.roles.joining import Issuer, join
 from vastskyd.roles.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -323,16 +326,14 @@ class Manager:
 
     async def ask(self, request: Record) -> Record:
         """Any of api.ADMIN_REQUESTS."""
-        command = COMMANDS.get(type(request))
-        if command is not None:
-            job = self._change(lambda turn: command(turn, request))
-            return api.JobStarted(job=views.with_progress(self._turn(), job))
+        if isinstance(request, api.Act):
+            return self._act(request)
         turn = self._turn()
         match request:
             case api.ShowStatus():
                 return self._ledger.told(views.show_status(turn))
             case api.ListNodes():
-                return views.list_nodes(turn)
+                return views.list_nodes(turn, request)
             case api.ListDisks():
                 return views.list_disks(turn, request)
             case api.ListVolumes():
@@ -343,15 +344,17 @@ class Manager:
                 return views.list_events(turn, request)
             case api.ShowJob():
                 return await self._watch_job(request)
-            case api.CreateToken():
-                return self._change(lambda turn: create_token(turn, self._issuer, request))
-            case api.RemoveNode():
-                self._change(lambda turn: remove_node(turn, request))
-                return api.Done()
-            case api.SetStandby():
-                self._change(lambda turn: set_standby(turn, request))
-                return api.Done()
+            case api.ExplainPlacement():
+                return explain_placement(turn, request)
         raise InvalidError(f"the manager is not asked {api.method_of(type(request))}")
+
+    def _act(self, request: api.Act) -> Record:
+        if request.dry_run:
+            return without_effect(perform(self._turn(), self._issuer, request))
+        answer = self._change(lambda turn: perform(turn, self._issuer, request))
+        if isinstance(answer, api.JobStarted):
+            return api.JobStarted(job=views.with_progress(self._turn(), answer.job))
+        return answer
 
     def _change(self, act: Callable[[Turn], T]) -> T:
         if not self._revision:
@@ -401,4 +404,7 @@ def _says(report: Report) -> tuple[object, ...]:
 
 
 def _differs(job: Job, seen: Job | None) -> bool:
-    return seen is not None and seen != job
+    """Of its pace it is not told each second."""
+    return seen is not None and seen != msgspec.structs.replace(
+        job, rate_bytes=seen.rate_bytes, expected_end_s=seen.expected_end_s
+    )

@@ -68,6 +68,7 @@ class Member:
         self, identity: Identity, ports: Ports, policy: Policy, leg_timeout_s: float
     ) -> None:
         self.identity = identity
+        self._told: Callable[[], None] | None = None
         self._peers = _WithSelf(ports.peers, identity.node, self._answer)
         self.manager = self._make_manager(ports, policy)
         self._agent = NodeAgent(
@@ -103,6 +104,11 @@ class Member:
             raise TypeError("a manager needs a vault and an issuer")
         return Keeper(self.identity, ports.vault, self._peers, ports.clock, policy, ports.issuer)
 
+    def tell(self, changed: Callable[[], None]) -> None:
+        """It is called whenever this host sees something of itself anew."""
+        self._told = changed
+        self._agent.told = changed
+
     async def run(self) -> None:
         """Until cancelled."""
         self._peers.listen(self._answer, self._session_changed)
@@ -132,6 +138,9 @@ class Member:
         """This head's volumes by its own knowledge: the manager may be away."""
         return self._agent.local_volumes(connected=self.connected)
 
+    def local_disks(self) -> tuple[api.DiskView, ...]:
+        return self._agent.local_disks()
+
     async def _answer(self, peer: NodeId, request: Record) -> Record:
         if type(request) in api.NODE_REQUESTS:
             return await self._agent.answer(peer, request)
@@ -144,6 +153,8 @@ class Member:
     def _session_changed(self, node: NodeId, up: bool) -> None:
         if self.manager is not None:
             self.manager.session_changed(node, up)
+        if node == self.identity.manager and self._told is not None:
+            self._told()
         if up and node == self.identity.manager:
             self._agent.session_up()
 

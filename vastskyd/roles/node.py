@@ -2,14 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
 from vastskyd.core import api
-from vastskyd.core.documents import Document, HeadReport, Report, StorageReport
+from vastskyd.core.documents import (
+    Document,
+    HeadReport,
+    Report,
+    StorageDocument,
+    StorageReport,
+)
 from vastskyd.core.errors import InvalidError, NotFoundError, VastskyError
 from vastskyd.core.ids import DiskId, NodeId
-from vastskyd.core.local import local_volumes
+from vastskyd.core.local import local_disks, local_volumes
 from vastskyd.core.model import Record
 from vastskyd.core.witness import Introduction
 from vastskyd.ports import Clock, Kernel, Peers
@@ -51,7 +58,8 @@ class NodeAgent:
     def __init__(
         self, said: Introduction, manager: NodeId, kernel: Kernel, peers: Peers, clock: Clock
     ) -> None:
-        """`said` is what the host's identity says of it."""
+        """`said` is what the host's identity says of it. `told` is called after each look."""
+        self.told: Callable[[], None] | None = None
         self._said = said
         self._node = said.node
         self._manager = manager
@@ -126,6 +134,10 @@ class NodeAgent:
             return ()
         return local_volumes(self._document.head, self._head_seen[1], connected=connected)
 
+    def local_disks(self) -> tuple[api.DiskView, ...]:
+        wanted = StorageDocument() if self._document is None else self._document.storage
+        return local_disks(self._node, wanted, self._storage_seen[1])
+
     async def run(self) -> None:
         """Until cancelled. The stacks and exports stay as they are."""
         try:
@@ -161,7 +173,7 @@ class NodeAgent:
                 log.error("storage: %s", error.message)
             else:
                 self._storage_seen = (document.revision if document else 0, seen)
-                self._report_due.set()
+                self._look_told()
             await self._wakes["storage"].wait(_TICK_S if self._storage.restless else _IDLE_TICK_S)
 
     async def _head_loop(self) -> None:
@@ -176,8 +188,13 @@ class NodeAgent:
                 log.error("head: %s", error.message)
             else:
                 self._head_seen = (revision, seen)
-                self._report_due.set()
+                self._look_told()
             await self._wakes["head"].wait(_TICK_S if self._head.restless else _IDLE_TICK_S)
+
+    def _look_told(self) -> None:
+        self._report_due.set()
+        if self.told is not None:
+            self.told()
 
     # --- reports ------------------------------------------------------------------------
 

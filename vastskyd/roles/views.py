@@ -12,6 +12,7 @@ from vastskyd.core.api import (
     ListDisks,
     ListEvents,
     ListJobs,
+    ListNodes,
     ListVolumes,
     NodeList,
     NodeView,
@@ -29,7 +30,8 @@ from vastskyd.core.health import (
     reachable,
     volume_health,
 )
-from vastskyd.core.ids import DiskId, ExtentId, JobId
+from vastskyd.core.ids import ExtentId, JobId
+from vastskyd.core.local import candidate_view
 from vastskyd.core.model import (
     Disk,
     DiskState,
@@ -43,10 +45,12 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.names import volume_device
+from vastskyd.core.paging import page
 from vastskyd.core.scrubbing import scrub_progress
 from vastskyd.core.turn import Turn
 
 _EVENTS_MAX = 1000
+_PACE_LEAST_S = 1.0
 
 
 def show_status(turn: Turn) -> ClusterStatus:
@@ -73,8 +77,11 @@ def show_status(turn: Turn) -> ClusterStatus:
     )
 
 
-def list_nodes(turn: Turn) -> NodeList:
-    return NodeList(nodes=tuple(_node(turn, node) for node in turn.draft.nodes.values()))
+def list_nodes(turn: Turn, request: ListNodes) -> NodeList:
+    wanted = [turn.draft.node(request.node)] if request.node else turn.draft.nodes.values()
+    views = (_node(turn, node) for node in wanted)
+    shown, more = page(views, lambda view: view.id, request)
+    return NodeList(nodes=shown, next=more)
 
 
 def _node(turn: Turn, node: Node) -> NodeView:
@@ -100,20 +107,15 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     for node in turn.draft.nodes:
         report = turn.facts[node].report
         if report is not None and request.node in ("", node):
-            views += [
-                DiskView(
-                    id=DiskId(""),
-                    node=node,
-                    path=candidate.path,
-                    serial=candidate.serial,
-                    size_bytes=candidate.size_bytes,
-                    free_bytes=0,
-                    state="candidate",
-                    message=candidate.found,
-                )
-                for candidate in report.storage.candidates
-            ]
-    return DiskList(disks=tuple(views))
+            views += [candidate_view(node, each) for each in report.storage.candidates]
+    if request.disk:
+        views = [view for view in views if request.disk in (view.id, f"{view.node}:{view.path}")]
+        if not views:
+            raise NotFoundError(
+                f"there is no disk {request.disk}", hint="'vastskyctl disk list --all' shows them"
+            )
+    shown, more = page(views, lambda view: f"{view.node}:{view.path} {view.id}", request)
+    return DiskList(disks=shown, next=more)
 
 
 def _disk(turn: Turn, disk: Disk) -> DiskView:
@@ -146,8 +148,9 @@ def list_volumes(turn: Turn, request: ListVolumes) -> VolumeList:
     if request.volume:
         wanted = [turn.draft.volume(request.volume)]
     else:
-        wanted = sorted(turn.draft.volumes.values(), key=lambda volume: volume.name)
-    return VolumeList(volumes=tuple(_volume(turn, volume) for volume in wanted))
+        wanted = list(turn.draft.volumes.values())
+    shown, more = page(wanted, lambda volume: volume.name, request)
+    return VolumeList(volumes=tuple(_volume(turn, volume) for volume in shown), next=more)
 
 
 def _volume(turn: Turn, volume: Volume) -> VolumeView:
@@ -198,12 +201,13 @@ def _leg(turn: Turn, segment: Segment, leg: Leg, facts: dict[ExtentId, LegFact])
 
 
 def list_jobs(turn: Turn, request: ListJobs) -> JobList:
-    jobs = [
-        with_progress(turn, job)
+    jobs = (
+        job
         for job in turn.draft.jobs.values()
         if job.state is JobState.RUNNING or not request.running
-    ]
-    return JobList(jobs=tuple(sorted(jobs, key=lambda job: (job.started_s, job.id))))
+    )
+    shown, more = page(jobs, lambda job: f"{job.started_s:020.6f} {job.id}", request)
+    return JobList(jobs=tuple(with_progress(turn, job) for job in shown), next=more)
 
 
 def show_job(turn: Turn, job_id: JobId) -> JobList:
@@ -230,10 +234,24 @@ def with_progress(turn: Turn, job: Job) -> Job:
     elif job.kind is JobKind.SCRUB:
         done_bytes, said = scrub_progress(turn, job)
         job = msgspec.structs.replace(job, message=said)
-    message = "" if job.kind is JobKind.ENROL else job.message
+    done_bytes = min(done_bytes, job.total_bytes)
+    rate_bytes, expected_end_s = _pace(turn, job, done_bytes)
     return msgspec.structs.replace(
-        job, done_bytes=min(done_bytes, job.total_bytes), message=message
+        job,
+        done_bytes=done_bytes,
+        message="" if job.kind is JobKind.ENROL else job.message,
+        rate_bytes=rate_bytes,
+        expected_end_s=expected_end_s,
     )
+
+
+def _pace(turn: Turn, job: Job, done_bytes: int) -> tuple[int, float]:
+    """By the average since it began; both 0 before there is one."""
+    took_s = turn.wall_s - job.started_s
+    if not done_bytes or took_s < _PACE_LEAST_S:
+        return 0, 0.0
+    left_s = (job.total_bytes - done_bytes) * took_s / done_bytes
+    return round(done_bytes / took_s), float(round(turn.wall_s + left_s))
 
 
 def _wiped_bytes(turn: Turn, volume_id: str) -> int:

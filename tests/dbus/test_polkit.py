@@ -1,0 +1,175 @@
+"""Who is not root is asked for at polkit: by its name on the bus, about the right kind of act."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.constants import MessageFlag
+from dbus_next.message import Message
+from dbus_next.signature import Variant
+
+from tests.dbus.fake_cluster import FakeCluster
+from tests.dbus.fake_polkit import FakePolkit
+from vastskyd.core import api
+from vastskyd.dbus import authority
+from vastskyd.dbus.interfaces import MANAGER, OF_KIND
+from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
+from vastskyd.dbus.server import DbusServer, serve
+
+DENIED = f"{BUS_NAME}.Error.Denied"
+VOLUME = Place(Kind.VOLUME, "data").path
+DISK = Place(Kind.DISK, "m1:/dev/sdb").path
+ACTION = "org.vastsky.vastsky1."
+
+
+@pytest.fixture
+async def polkit(bus_address: str) -> AsyncIterator[FakePolkit]:
+    there = FakePolkit()
+    await there.start(bus_address)
+    yield there
+    await there.stop()
+
+
+@pytest.fixture
+async def server(bus_address: str, cluster: FakeCluster) -> AsyncIterator[DbusServer]:
+    """To it nobody is root."""
+    running = await serve(cluster, bus_address, trusted=frozenset())
+    yield running
+    await running.close()
+
+
+@pytest.fixture
+async def bus(bus_address: str, server: DbusServer) -> AsyncIterator[MessageBus]:
+    there = await MessageBus(bus_address).connect()
+    yield there
+    there.disconnect()  # type: ignore[no-untyped-call]
+    await there.wait_for_disconnect()  # type: ignore[no-untyped-call]
+
+
+async def ask(
+    bus: MessageBus, path: str, member: str, signature: str, body: list[Any],
+    flags: MessageFlag = MessageFlag.NONE,
+) -> Message:  # fmt: skip
+    place = Place.parse(path)
+    interface = (MANAGER if place is None else OF_KIND[place.kind]).name
+    reply = await bus.call(
+        Message(
+            destination=BUS_NAME, path=path, interface=interface, member=member,
+            signature=signature, body=body, flags=flags,
+        )
+    )  # fmt: skip
+    assert reply is not None
+    return reply
+
+
+TRUE = Variant("b", True)
+ASKED: list[tuple[str, str, str, list[Any], str, str]] = [
+    (ROOT, "CreateVolume", "sta{sv}", ["new", 1, {}], "create-volume", "new"),
+    (ROOT, "CreateToken", "asa{sv}", [["head"], {}], "manage-nodes", ""),
+    (ROOT, "InitCluster", "sa{sv}", ["demo", {}], "manage-cluster", "demo"),
+    (VOLUME, "Attach", "sa{sv}", ["m1", {}], "attach-volume", "data"),
+    (VOLUME, "Attach", "sa{sv}", ["m1", {"force": TRUE}], "destroy-data", "data"),
+    (VOLUME, "Failover", "a{sv}", [{}], "failover-volume", "data"),
+    (VOLUME, "Delete", "a{sv}", [{}], "destroy-data", "data"),
+    (VOLUME, "Delete", "a{sv}", [{"dry_run": TRUE}], "destroy-data", "data"),
+    (DISK, "Enrol", "a{sv}", [{}], "manage-disks", "m1:/dev/sdb"),
+    (DISK, "Enrol", "a{sv}", [{"wipe": TRUE}], "destroy-data", "m1:/dev/sdb"),
+    (Place(Kind.JOB, "j1").path, "Cancel", "a{sv}", [{}], "cancel-job", "j1"),
+]
+
+
+@pytest.mark.parametrize(("path", "member", "signature", "body", "action", "about"), ASKED)
+async def test_each_kind_of_act_is_asked_about(
+    bus: MessageBus, polkit: FakePolkit, cluster: FakeCluster, path: str, member: str,
+    signature: str, body: list[Any], action: str, about: str,
+) -> None:  # fmt: skip
+    reply = await ask(bus, path, member, signature, body)
+    assert reply.error_name == DENIED
+    assert ACTION + action in reply.body[0]
+    details = {"object": about} if about else {}
+    assert polkit.asked == [(str(bus.unique_name), ACTION + action, details, 0)]
+    polkit.answer = (True, False)
+    assert (await ask(bus, path, member, signature, body)).error_name is None
+    assert len(cluster.changes()) == 1
+
+
+async def test_reading_asks_nobody(bus: MessageBus, polkit: FakePolkit) -> None:
+    for member in ("Status", "ListVolumes", "ListJobs", "Local"):
+        assert (await ask(bus, ROOT, member, "a{sv}", [{}])).error_name is None
+    assert not polkit.asked
+
+
+async def test_a_person_is_asked_only_if_the_caller_has_one(
+    bus: MessageBus, polkit: FakePolkit
+) -> None:
+    """The flag allows it; the option says no all the same, and the error says what would do."""
+    polkit.answer = (False, True)
+    allow = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+    no = {"auth.no_user_interaction": TRUE}
+    yes = {"auth.no_user_interaction": Variant("b", False)}
+    for flags, options in ((MessageFlag.NONE, {}), (allow, {}), (allow, no), (allow, yes)):
+        reply = await ask(bus, VOLUME, "Detach", "a{sv}", [options], flags)
+        assert reply.error_name == DENIED
+        assert "password" in reply.body[0]
+    assert [flags for *_, flags in polkit.asked] == [0, 1, 0, 1]
+
+
+async def test_who_asked_is_noted(
+    bus: MessageBus, polkit: FakePolkit, cluster: FakeCluster
+) -> None:
+    polkit.answer = (True, False)
+    await ask(bus, VOLUME, "Detach", "a{sv}", [{}])
+    (asked,) = cluster.changes()
+    assert isinstance(asked, api.Act)
+    assert asked.asked_by.endswith(" on m1")
+
+
+async def test_without_polkit_the_error_says_so(bus: MessageBus, cluster: FakeCluster) -> None:
+    reply = await ask(bus, VOLUME, "Delete", "a{sv}", [{}])
+    assert reply.error_name == DENIED
+    assert "polkit" in reply.body[0]
+    assert "not running" in reply.body[0]
+    assert not cluster.changes()
+
+
+async def test_a_polkit_that_does_not_answer_is_not_waited_for(
+    bus: MessageBus, polkit: FakePolkit, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authority, "POLKIT_TIMEOUT_S", 0.05)
+    polkit.silent = True
+    reply = await ask(bus, VOLUME, "Delete", "a{sv}", [{}])
+    assert reply.error_name == f"{BUS_NAME}.Error.Unreachable"
+    assert "polkit did not say" in reply.body[0]
+    assert len(polkit.cancelled) == 1  # no dialogue is left behind
+    assert not cluster.changes()
+
+
+@pytest.mark.parametrize("how", ["error", "wrong"])
+async def test_an_answer_that_is_none_is_a_no(
+    bus: MessageBus, polkit: FakePolkit, cluster: FakeCluster, how: str
+) -> None:
+    setattr(polkit, how, "org.example.Error.Odd" if how == "error" else True)
+    reply = await ask(bus, VOLUME, "Delete", "a{sv}", [{}])
+    assert reply.error_name == DENIED
+    assert not cluster.changes()
+
+
+async def test_what_is_malformed_is_not_asked_about(bus: MessageBus, polkit: FakePolkit) -> None:
+    reply = await ask(bus, VOLUME, "Delete", "a{sv}", [{"colour": TRUE}])
+    assert reply.error_name == f"{BUS_NAME}.Error.Invalid"
+    assert not polkit.asked
+
+
+async def test_root_is_kept_from_nothing_by_polkit(
+    bus_address: str, polkit: FakePolkit, cluster: FakeCluster
+) -> None:
+    polkit.silent = True
+    running = await serve(cluster, bus_address)  # who runs the test is who the daemon runs as
+    caller = await MessageBus(bus_address).connect()
+    try:
+        assert (await ask(caller, VOLUME, "Delete", "a{sv}", [{}])).error_name is None
+        assert not polkit.asked
+    finally:
+        caller.disconnect()  # type: ignore[no-untyped-call]
+        await running.close()

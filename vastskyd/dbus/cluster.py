@@ -1,0 +1,36 @@
+"""All that the views need of the program behind them, as a Protocol."""
+
+from typing import Protocol
+
+from vastskyd.core import api
+from vastskyd.core.model import Encryption, Record, Role
+
+
+class Cluster(Protocol):
+    """Errors are those of core.errors."""
+
+    async def ask(self, request: Record) -> Record:
+        """Any of api.ADMIN_REQUESTS. Bounded in time (UnreachableError: the manager did not
+        answer); ConflictError while this host belongs to no cluster."""
+
+    async def init(
+        self,
+        name: str,
+        addresses: tuple[str, ...],
+        rack: str,
+        node: str,
+        encryption: Encryption | None,
+        roles: tuple[Role, ...],
+    ) -> api.Initialised:
+        """api.InitCluster."""
+
+    async def join(
+        self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
+    ) -> api.Initialised:
+        """api.JoinCluster."""
+
+    def local(self) -> api.LocalView:
+        """What this host is, at once and without asking anybody."""
+
+    async def changed(self) -> None:
+        """Returns when `local` may answer something new since this was last called."""

@@ -1,0 +1,288 @@
+"""The interfaces: the one table that dispatch, introspection, signals and vastskyctl go by."""
+
+from vastskyd.core import api
+from vastskyd.core.ids import JobId
+from vastskyd.core.model import Job, JobKind, JobState, Record
+from vastskyd.dbus.actions import Action
+from vastskyd.dbus.paths import Kind, Place
+from vastskyd.dbus.table import Interface, Method, Property, Signal
+
+_OF_DISKS = (JobKind.ENROL, JobKind.RETIRE)
+
+
+def _progress(job: Job) -> float:
+    if job.total_bytes:
+        return job.done_bytes / job.total_bytes
+    return 1.0 if job.state is JobState.DONE else 0.0
+
+
+def _objects(job: Job) -> list[str]:
+    kind = Kind.DISK if job.kind in _OF_DISKS else Kind.VOLUME
+    return [Place(kind, job.subject).path]
+
+
+def _volume(attached: api.LocalVolume) -> str:
+    return Place(Kind.VOLUME, attached.id).path
+
+
+MANAGER = Interface(
+    "Manager", "The cluster as a whole, and what this host is.", api.LocalView,
+    methods=(
+        Method("Status", api.ShowStatus, "The cluster's health, problems and counts."),
+        Method("Local", api.ShowLocal, "This host, its disks and attachments; needs no manager."),
+        Method("ListNodes", api.ListNodes, "A page of the nodes, or the one that an option names."),
+        Method("ListDisks", api.ListDisks, "A page of the disks, enrolled or not."),
+        Method("ListVolumes", api.ListVolumes, "A page of the volumes, or the named one."),
+        Method("ListJobs", api.ListJobs, "A page of the jobs, running and ended, oldest first."),
+        Method("ListEvents", api.ListEvents, "What happened: the newest events."),
+        Method(
+            "GetNode", api.ListNodes, "The object of a node.",
+            arguments=("node",), options=(), as_object=True,
+        ),
+        Method(
+            "GetDisk", api.ListDisks, "The object of a disk, by id or NODE:PATH.",
+            arguments=("disk",), options=(), as_object=True,
+        ),
+        Method(
+            "GetVolume", api.ListVolumes, "The object of a volume, by name or id.",
+            arguments=("volume",), options=(), as_object=True,
+        ),
+        Method(
+            "GetJob", api.ShowJob, "The object of a job.",
+            arguments=("job",), options=(), as_object=True,
+        ),
+        Method(
+            "ExplainPlacement", api.ExplainPlacement,
+            "Whether a volume of this size would fit, and why, disk by disk.",
+        ),
+        Method(
+            "CreateVolume", api.CreateVolume, "Make a volume.", Action.CREATE_VOLUME,
+        ),
+        Method(
+            "CreateToken", api.CreateToken, "A token that lets hosts join, until it expires.",
+            Action.MANAGE_NODES,
+        ),
+        Method(
+            "InitCluster", api.InitCluster, "Make this host a cluster's first node, its manager.",
+            Action.MANAGE_CLUSTER,
+        ),
+        Method(
+            "JoinCluster", api.JoinCluster, "Make this host a node of the token's cluster.",
+            Action.MANAGE_CLUSTER,
+        ),
+        Method(
+            "ShowRecovery", api.ShowRecovery,
+            "What a rebuild of the manager's lost records would find.", Action.MANAGE_CLUSTER,
+        ),
+        Method(
+            "BeginRecovery", api.BeginRecovery,
+            "Set the manager's records aside, to make them anew.", Action.MANAGE_CLUSTER,
+        ),
+        Method(
+            "FinishRecovery", api.FinishRecovery,
+            "Make the manager's records anew from what its hosts say.", Action.MANAGE_CLUSTER,
+        ),
+    ),
+    properties=(
+        Property("Version", "version", "The running vastskyd's.", changes=False),
+        Property("Node", "node", "This host's name in the cluster; empty: it is in none."),
+        Property("ClusterName", "cluster_name", "The cluster's name."),
+        Property("Roles", "roles", "manager, storage, head."),
+        Property("Connected", "connected", "This host reaches the manager, or is it."),
+    ),
+)  # fmt: skip
+
+NODE = Interface(
+    "Node", "A host of the cluster.", api.NodeView,
+    methods=(
+        Method(
+            "Remove", api.RemoveNode, "Forget a node that has no disks and no attached volumes.",
+            Action.MANAGE_NODES, target=("node",),
+        ),
+    ),
+    properties=(
+        Property("Id", "id", "Its name.", changes=False),
+        Property("Roles", "roles", "manager, storage, head."),
+        Property("Addresses", "addresses", "One for each data network."),
+        Property("Rack", "rack", "Its failure domain; empty: none was given."),
+        Property("State", "state", "online, unreachable, or joining."),
+    ),
+)  # fmt: skip
+
+DISK = Interface(
+    "Disk", "A disk of a storage host, enrolled or not.", api.DiskView,
+    methods=(
+        Method(
+            "Enrol", api.EnrolDisk,
+            "Take it into the cluster. One with anything on it is refused, unless wipe.",
+            Action.MANAGE_DISKS, destroys=("wipe",), target=("node", "path"),
+        ),
+        Method(
+            "Retire", api.RetireDisk, "Let it go, if it holds no legs or is lost.",
+            Action.MANAGE_DISKS, target=("disk",),
+        ),
+    ),
+    properties=(
+        Property("Id", "id", "Empty: it is not enrolled.", changes=False),
+        Property("Node", "node", "The host that has it."),
+        Property("Path", "path", "Its lasting name under /dev there."),
+        Property("Serial", "serial", "Its serial number."),
+        Property("Size", "size_bytes", "In bytes."),
+        Property("Free", "free_bytes", "Bytes that are free for extents."),
+        Property(
+            "State", "state",
+            "online, missing, failed, enrolling, unreachable, refused, unknown, or candidate.",
+        ),
+        Property("Message", "message", "What is to be said of it; what is on a candidate."),
+    ),
+)  # fmt: skip
+
+VOLUME = Interface(
+    "Volume", "A volume of the cluster.", api.VolumeView,
+    methods=(
+        Method(
+            "Attach", api.AttachVolume,
+            "Make it a device of a head. With force: of fewer legs than surely hold every write.",
+            Action.ATTACH_VOLUME, destroys=("force",), target=("volume",),
+        ),
+        Method(
+            "Detach", api.DetachVolume, "Take it off its head, unless it is in use there.",
+            Action.ATTACH_VOLUME, target=("volume",),
+        ),
+        Method(
+            "Failover", api.FailoverVolume,
+            "Move it at once, to a head or its first standby; its own head is fenced.",
+            Action.FAILOVER_VOLUME, target=("volume",),
+        ),
+        Method(
+            "SetStandby", api.SetStandby, "The heads that take it over, in this order.",
+            Action.CHANGE_VOLUME, target=("volume",),
+        ),
+        Method(
+            "Scrub", api.ScrubVolume, "Compare its copies, and repair from the majority.",
+            Action.CHANGE_VOLUME, target=("volume",),
+        ),
+        Method(
+            "Delete", api.DeleteVolume, "Delete it and its data.",
+            Action.DESTROY_DATA, target=("volume",),
+        ),
+    ),
+    properties=(
+        Property("Id", "id", "24 hexadecimal digits.", changes=False),
+        Property("Name", "name", "What stands in /dev/vastsky/NAME.", changes=False),
+        Property("Size", "size_bytes", "In bytes.", changes=False),
+        Property("Copies", "copies", "Legs of each segment.", changes=False),
+        Property("Layout", "layout", "raid1 or linear.", changes=False),
+        Property("State", "state", "creating or available."),
+        Property(
+            "Health", "health",
+            "redundant, degraded, rebuilding, stalled, unavailable or unknown.",
+        ),
+        Property("Head", "head", "The head it is on; empty: none."),
+        Property("Standby", "standby", "The heads that take it over."),
+        Property("Attachment", "attachment", "fencing, attaching, attached, detaching; or empty."),
+        Property("Device", "device", "Its device on its head."),
+        Property("Message", "message", "Why it is not redundant."),
+        Property("Segments", "segments", "Its segments and their legs."),
+        Property("Scrubbed", "scrubbed", "What its last scrub found."),
+    ),
+)  # fmt: skip
+
+ATTACHMENT = Interface(
+    "Attachment", "A volume on this host, as its own kernel shows it.", api.LocalVolume,
+    methods=(
+        Method(
+            "Detach", api.DetachVolume, "Take it off this host, unless it is in use.",
+            Action.ATTACH_VOLUME, target=("volume",),
+        ),
+    ),
+    properties=(
+        Property("Volume", "id", "The volume.", changes=False, kind="o", read=_volume),
+        Property("Name", "name", "The volume's name.", changes=False),
+        Property("Device", "device", "Its device.", changes=False),
+        Property(
+            "State", "state",
+            "active, degraded, rebuilding, stalled, assembling, in-use, detaching or failed.",
+        ),
+        Property("Message", "message", "What it lacks, or waits for."),
+        Property("RebuiltBytes", "rebuilt_bytes", "Looked through, of RebuildBytes."),
+        Property("RebuildBytes", "rebuild_bytes", "In legs that are being filled; 0: none is."),
+    ),
+)  # fmt: skip
+
+JOB = Interface(
+    "Job", "Work that takes time.", Job,
+    methods=(
+        Method(
+            "Wait", api.ShowJob,
+            "The job's record when it has ended, or differs from seen, or the time is over.",
+            target=("job",), arguments=("wait_s",), options=("seen",), one_of=True,
+        ),
+        Method(
+            "Cancel", api.CancelJob, "End it before it is done, if its kind can be.",
+            Action.CANCEL_JOB, target=("job",),
+        ),
+    ),
+    properties=(
+        Property("Id", "id", "16 hexadecimal digits.", changes=False),
+        Property(
+            "Operation", "kind",
+            "enrol, retire, create, delete, attach, detach, rebuild or scrub.", changes=False,
+        ),
+        Property("About", "about", "What people call its object.", changes=False),
+        Property("Objects", "subject", "What it works on.", changes=False, kind="ao",
+                 read=_objects),
+        Property("StartedBy", "started_by", "Who asked for it; empty: the cluster itself.",
+                 changes=False),
+        Property("State", "state", "running, done or failed."),
+        Property("Progress", "done_bytes", "From 0 to 1.", kind="d", read=_progress),
+        Property("DoneBytes", "done_bytes", "Of TotalBytes."),
+        Property("TotalBytes", "total_bytes", "0: it does not count in bytes."),
+        Property("Rate", "rate_bytes", "Bytes a second, on average; 0: not known."),
+        Property("Started", "started_s", "Seconds since 1970.", changes=False),
+        Property("Ended", "ended_s", "Seconds since 1970; 0: it runs."),
+        Property("ExpectedEnd", "expected_end_s", "Seconds since 1970; 0: not known."),
+        Property("Message", "message", "What it waits for; how it ended."),
+        Property("Error", "error_code", "The name of the error it failed with, without prefix."),
+    ),
+    signals=(
+        Signal(
+            "Completed", "It has ended. error: as the property Error.",
+            (("success", "b"), ("error", "s"), ("message", "s")),
+        ),
+    ),
+)  # fmt: skip
+
+INTERFACES = (MANAGER, NODE, DISK, VOLUME, ATTACHMENT, JOB)
+OF_KIND = {
+    Kind.NODE: NODE,
+    Kind.DISK: DISK,
+    Kind.VOLUME: VOLUME,
+    Kind.ATTACHMENT: ATTACHMENT,
+    Kind.JOB: JOB,
+}
+
+
+def question(place: Place) -> Record | None:
+    """What the manager is asked to show the object; None: it knows no such kind."""
+    match place.kind:
+        case Kind.NODE:
+            return api.ListNodes(node=place.name)
+        case Kind.DISK:
+            return api.ListDisks(disk=place.name)
+        case Kind.VOLUME:
+            return api.ListVolumes(volume=place.name)
+        case Kind.JOB:
+            return api.ShowJob(job=JobId(place.name))
+        case Kind.ATTACHMENT:
+            return None
+
+
+def carrier(request: type[Record]) -> tuple[Interface, Method]:
+    """By which a request is sent: the first method that can carry all of its members."""
+    return next(
+        (interface, method)
+        for interface in INTERFACES
+        for method in interface.methods
+        if method.request is request and method.carries_all and not method.as_object
+    )
