@@ -15,6 +15,7 @@ from tests.dbus.fake_cluster import (
     GIB,
     JOIN,
     NODES,
+    PLACEMENT,
     STATUS,
     VOLUMES,
     FakeCluster,
@@ -23,7 +24,7 @@ from tests.dbus.fake_cluster import (
 from vastskyd.cli.main import main
 from vastskyd.core import api
 from vastskyd.core.errors import UnreachableError, from_code
-from vastskyd.core.ids import NodeId
+from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Encryption, Job, JobKind, JobState, Layout, Record, Role
 
 
@@ -40,6 +41,8 @@ JSON: list[tuple[list[str], Record]] = [
     (["job", "list"], api.JobList(jobs=(job(done_bytes=1, total_bytes=4),))),
     (["job", "show", "j1"], job(state=JobState.DONE)),
     (["job", "wait", "j1"], job(state=JobState.DONE)),
+    (["job", "cancel", "j1"], job(state=JobState.DONE)),
+    (["volume", "explain", "2T"], PLACEMENT),
     (["events", "-n", "2"], api.EventList(events=EVENTS[-2:])),
     (["events", "-n", "0"], api.EventList(events=())),
     (["cluster", "init"], JOIN),
@@ -89,6 +92,9 @@ ASKED: list[tuple[list[str], Record]] = [
     (["disk", "enrol", "/dev/sdb"], api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb")),
     (["disk", "retire", "d1"], api.RetireDisk(disk="d1")),
     (["disk", "list", "--node", "m1"], api.ListDisks(node="m1")),
+    (["volume", "explain", "1G", "--layout", "linear"],
+     api.ExplainPlacement(size_bytes=GIB, copies=1, layout=Layout.LINEAR)),
+    (["job", "cancel", "j1"], api.CancelJob(job=JobId("j1"))),
     (["job", "list", "--running"], api.ListJobs(running=True)),
     (["cluster", "init", "--name", "x", "--address", "a", "--address", "b", "--rack", "r",
       "--node", "n", "--role", "manager", "--role", "head", "--data-encryption", "none"],
@@ -149,6 +155,21 @@ def test_a_volume_is_a_tree(run: Run) -> None:
     assert "Volume  empty (v2)" in run("volume", "show", "v2").stdout
     scrubbed = "8.0 KiB differed and were repaired from the majority"
     assert re.search(rf"^Scrubbed +20.+: {scrubbed}$", run("volume", "show", "data").stdout, re.M)
+
+
+def test_an_explanation_is_a_table(run: Run) -> None:
+    assert run("volume", "explain", "2T").stdout.splitlines() == [
+        "It does not fit: no room",
+        "hint: enrol more disks",
+        "NODE  PATH      TAKES  FREE     IN ONE PIECE  WHY",
+        "m1    /dev/sdb  0 B    1.0 GiB  1.0 GiB       it is full",
+    ]
+
+
+def test_a_list_is_all_of_its_pages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.dbus.fake_cluster.PAGE_MOST", 1)
+    assert len(run("volume", "list").stdout.splitlines()) == 1 + len(VOLUMES)
+    assert len(run("node", "list").stdout.splitlines()) == 1 + len(NODES)
 
 
 def test_events_for_people(run: Run) -> None:

@@ -29,6 +29,7 @@ from vastskyd.core.paging import page
 T = TypeVar("T")
 
 GIB = 1024**3
+PAGE_MOST = 500
 ALL_ROLES = (Role.MANAGER, Role.STORAGE, Role.HEAD)
 
 STATUS = api.ClusterStatus(
@@ -149,6 +150,8 @@ class FakeCluster:
 
     async def ask(self, request: Record) -> Record:
         self.asked.append(request)
+        if isinstance(request, api.Paged):
+            request = msgspec.structs.replace(request, limit=min(request.limit, PAGE_MOST))
         if self.gate is not None:
             await self.gate.wait()
         if self.fault is not None:

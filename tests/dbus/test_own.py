@@ -243,6 +243,9 @@ async def test_waiting_for_an_own_job_asks_the_manager_no_more(
     assert record_in(Job, last.body[0]) == DONE
     asked = [each for each in cluster.asked if isinstance(each, api.ShowJob)]
     assert all(each.seen is not None and each.wait_s == 30.0 for each in asked)
+    for wait_s in (-1.0, float("nan")):
+        at_once = await call("Wait", "da{sv}", [wait_s, {}], interface, JOB)
+        assert record_in(Job, at_once.body[0]) == DONE
     at_once = await call("Wait", "da{sv}", [0.0, {}], interface, JOB)
     assert record_in(Job, at_once.body[0]) == DONE
 
@@ -279,13 +282,12 @@ async def _jobs(shown: dict[str, Job], request: Any) -> Any:
 async def test_rebuilds_of_what_is_attached_here_are_own_jobs(
     call: Call, cluster: FakeCluster, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "_LOOK_S", 0.02)
+    monkeypatch.setattr(mirror, "_LOOK_S", 0.0)
     mine = job(JobKind.REBUILD)
     cluster.steps = [mine]
     elsewhere = msgspec.structs.replace(mine, id=JobId("j2"), subject="v9")
     attach = msgspec.structs.replace(job(JobKind.ATTACH), id=JobId("j3"))
     cluster.running = (elsewhere, attach, mine)
     cluster.change(volumes=(msgspec.structs.replace(LOCAL_VOLUME, state="rebuilding"),))
-    async with asyncio.timeout(6):
-        ((path, told),) = await listener.until(ROOT, "InterfacesAdded")
+    ((path, told),) = await listener.until(ROOT, "InterfacesAdded")
     assert (path, told[OF_KIND[Kind.JOB].name]["Operation"]) == (JOB, "rebuild")

@@ -1,12 +1,7 @@
 """What is shipped for the bus, and for polkit: everybody may call, root owns the name, and each
 action that is asked about is one that polkit knows."""
 
-import asyncio
 import configparser
-import os
-import subprocess
-import sys
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +10,7 @@ import pytest
 
 from tests.dbus.fake_cluster import FakeCluster
 from tests.dbus.private_bus import private_bus
+from tests.dbus.somebody_else import Call, call_as_nobody, needs_root, reachable_directory
 from vastskyd.core import api
 from vastskyd.dbus.actions import Action
 from vastskyd.dbus.interfaces import INTERFACES, OF_KIND
@@ -24,43 +20,24 @@ from vastskyd.dbus.server import serve
 PROJECT = Path(__file__).resolve().parents[2]
 POLICY = PROJECT / "packaging/org.vastsky.Vastsky1.conf"
 ACTIONS = PROJECT / "packaging/org.vastsky.vastsky1.policy"
-NOBODY = 65534
 NAMES = {"nodes": "m1", "disks": "m1:/dev/sdc", "volumes": "v1", "attachments": "v1", "jobs": "j1"}
-
-# Loads all it needs before it becomes the other user, who may not see this tree.
-_CALL = """
-import asyncio, os
-from dbus_next.aio.message_bus import MessageBus
-from dbus_next.message import Message
-os.setgid({nobody}); os.setuid({nobody})
-async def main():
-    bus = await MessageBus({address!r}).connect()
-    for path, interface, name, signature in {calls!r}:
-        body = [dict() if kind == "a{{sv}}" else 0.0 if kind == "d" else 1 if kind == "t" else
-                [] if kind == "as" else "m1" for kind in signature]
-        reply = await bus.call(Message(destination={bus_name!r}, path=path,
-            interface=interface, member=name, signature="".join(signature), body=body))
-        print(f"{{interface}}.{{name}}", reply.error_name or "ok", flush=True)
-asyncio.run(main())
-"""
 
 
 @pytest.fixture
 def strict_bus() -> Iterator[str]:
     """With our policy, in a directory that other users can reach, as pytest's own are not."""
-    with tempfile.TemporaryDirectory(prefix="vastsky-bus-") as directory:
-        os.chmod(directory, 0o755)
-        with private_bus(Path(directory), POLICY) as address:
-            yield address
+    with reachable_directory() as directory, private_bus(directory, POLICY) as address:
+        yield address
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be root and somebody else")
+@needs_root
 async def test_others_may_look_and_without_polkit_no_more(
     strict_bus: str, cluster: FakeCluster
 ) -> None:
     """On a real bus, with what is shipped for it: nothing that changes reaches the manager."""
     server = await serve(cluster, strict_bus)
-    calls, changing = [], set()
+    calls: list[Call] = []
+    changing = set()
     for interface in INTERFACES:
         kinds = [kind for kind, known in OF_KIND.items() if known is interface]
         path = Place(kinds[0], NAMES[kinds[0]]).path if kinds else ROOT
@@ -68,15 +45,10 @@ async def test_others_may_look_and_without_polkit_no_more(
             calls.append((path, interface.name, method.name, [kind for _, kind in method.takes]))
             if method.action is not None:
                 changing.add(f"{interface.name}.{method.name}")
-    program = _CALL.format(nobody=NOBODY, address=strict_bus, calls=calls, bus_name=BUS_NAME)
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", program, stdout=subprocess.PIPE
-        )
-        said, _ = await asyncio.wait_for(process.communicate(), 20)
+        answers = await call_as_nobody(strict_bus, calls)
     finally:
         await server.close()
-    answers = dict(line.split(" ") for line in said.decode().splitlines())
     assert len(answers) == len(calls)
     denied = {name for name, answer in answers.items() if answer == f"{BUS_NAME}.Error.Denied"}
     assert denied == changing

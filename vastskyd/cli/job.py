@@ -83,7 +83,10 @@ def _show(found: Job) -> None:
             ("What", f"{found.kind} {found.about}"),
             ("State", paint(found.state)),
             ("Done", done if found.total_bytes else ""),
+            ("Rate", f"{format_size(found.rate_bytes)}/s" if found.rate_bytes else ""),
             ("Started", format_time(found.started_s)),
+            ("Started by", found.started_by or "the cluster itself"),
+            ("Expected", format_time(found.expected_end_s)),
             ("Ended", format_time(found.ended_s)),
             ("Error", found.error_code),
             ("Message", found.message),
@@ -105,3 +108,24 @@ def wait(job_id: str, as_json: bool) -> None:
     """
     with connect() as client:
         see_through(client, show_job(client, JobId(job_id)), as_json=as_json)
+
+
+@job.command()
+@id_argument
+@json_option
+def cancel(job_id: str, as_json: bool) -> None:
+    """End a job before it is done: a create, an attach or a scrub.
+
+    A volume that was being made is deleted, one that was being attached is detached. A rebuild
+    would begin anew, and a detach or an enrolment may have begun on its host: these go on.
+
+    \b
+    Example:
+      vastskyctl job cancel 3f9c0a1b
+
+    With --json: the Job.
+    """
+    with connect() as client:
+        client.ask(api.CancelJob(job=JobId(job_id)), api.Done)
+        if as_json:
+            print_json(show_job(client, JobId(job_id)))

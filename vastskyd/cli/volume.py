@@ -9,7 +9,7 @@ from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import start
 from vastskyd.cli.options import json_option, no_wait_option, size_bytes
 from vastskyd.cli.output import interactive, paint, print_json, print_table
-from vastskyd.cli.volume_view import show_volume
+from vastskyd.cli.volume_view import show_placement, show_volume
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import api
 from vastskyd.core.errors import NotFoundError
@@ -24,6 +24,15 @@ standby_option = click.option(
     "--standby", multiple=True, metavar="HEAD", shell_complete=head_names,
     help="A head that takes the volume over when its own is unreachable; give it again for the"
     " next one.",
+)  # fmt: skip
+size_argument = click.argument("size", callback=size_bytes)
+copies_option = click.option(
+    "--copies", type=click.IntRange(1, 8),
+    help="Legs of each segment, on as many hosts. [default: 2; 1 with --layout linear]",
+)  # fmt: skip
+layout_option = click.option(
+    "--layout", type=click.Choice([each.value for each in Layout]), default="raid1",
+    show_default=True, help="linear: one leg, no redundancy.",
 )  # fmt: skip
 name_argument = click.argument("name", shell_complete=volume_names)
 
@@ -91,11 +100,9 @@ def _one(client: "Client", name: str) -> api.VolumeView:
 
 @volume.command()
 @click.argument("name")
-@click.argument("size", callback=size_bytes)
-@click.option("--copies", type=click.IntRange(1, 8), help="Legs of each segment, on as many hosts."
-              " [default: 2; 1 with --layout linear]")  # fmt: skip
-@click.option("--layout", type=click.Choice([each.value for each in Layout]), default="raid1",
-              show_default=True, help="linear: one leg, no redundancy.")  # fmt: skip
+@size_argument
+@copies_option
+@layout_option
 @standby_option
 @no_wait_option
 @json_option
@@ -122,12 +129,40 @@ def create(
     request = api.CreateVolume(
         name=name,
         size_bytes=size,
-        copies=copies or (1 if chosen is Layout.LINEAR else 2),
+        copies=_copies(copies, chosen),
         layout=chosen,
         standby=tuple(NodeId(head) for head in standby),
     )
     with connect() as client:
         start(client, request, as_json=as_json, no_wait=no_wait)
+
+
+def _copies(asked: int | None, layout: Layout) -> int:
+    return asked or (1 if layout is Layout.LINEAR else 2)
+
+
+@volume.command()
+@size_argument
+@copies_option
+@layout_option
+@json_option
+def explain(size: int, copies: int | None, layout: str, as_json: bool) -> None:
+    """Say disk by disk why a volume of SIZE would fit, or would not.
+
+    \b
+    Example:
+      vastskyctl volume explain 2T --copies 3
+
+    With --json: Placement.
+    """
+    chosen = Layout(layout)
+    request = api.ExplainPlacement(size_bytes=size, copies=_copies(copies, chosen), layout=chosen)
+    with connect() as client:
+        found = client.ask(request, api.Placement)
+    if as_json:
+        print_json(found)
+    else:
+        show_placement(found)
 
 
 @volume.command()

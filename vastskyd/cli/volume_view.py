@@ -2,7 +2,15 @@
 
 import click
 
-from vastskyd.cli.output import columns, format_share, format_time, heading, paint, print_facts
+from vastskyd.cli.output import (
+    columns,
+    format_share,
+    format_time,
+    heading,
+    paint,
+    print_facts,
+    print_table,
+)
 from vastskyd.core import api
 from vastskyd.core.model import ScrubResult
 from vastskyd.core.units import format_size
@@ -29,6 +37,21 @@ def show_volume(view: api.VolumeView) -> None:
         for number, _ in enumerate(segment.legs, start=1):
             branch = "└─" if number == len(segment.legs) else "├─"
             click.echo(f"{branch} {next(legs)}")
+
+
+def show_placement(found: api.Placement) -> None:
+    click.echo(f"{'It fits' if found.fits else 'It does not fit'}: {found.reason}")
+    if found.hint:
+        click.echo(f"hint: {found.hint}")
+    print_table(
+        ("NODE", "PATH", "TAKES", "FREE", "IN ONE PIECE", "WHY"),
+        [_verdict_row(verdict) for verdict in found.disks],
+    )
+
+
+def _verdict_row(verdict: api.DiskVerdict) -> tuple[str, ...]:
+    sizes = (verdict.takes_bytes, verdict.free_bytes, verdict.largest_bytes)
+    return (verdict.node, verdict.path, *(format_size(size) for size in sizes), verdict.reason)
 
 
 def _scrubbed(result: ScrubResult | None) -> str:

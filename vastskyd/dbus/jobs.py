@@ -73,7 +73,10 @@ class JobWatch:
             answer = await self._cluster.ask(request)
             return answer if isinstance(answer, api.JobList) else api.JobList(jobs=())
         try:
-            async with asyncio.timeout(min(request.wait_s, WAIT_MOST_S)), self._changed:
+            limit_s = max(
+                0.0, min(request.wait_s, WAIT_MOST_S)
+            )  # in this order: it may be no number
+            async with asyncio.timeout(limit_s), self._changed:
                 while job.state is JobState.RUNNING and request.seen in (None, job):
                     await self._changed.wait()
                     job = self._job(request.job) or job

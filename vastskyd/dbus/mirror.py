@@ -15,7 +15,7 @@ from vastskyd.dbus.paths import Kind, Place, place_of
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5  # so that a flock of changes is told as one
-# How often the manager is asked for jobs that nobody on this host started.
+# How often, at most, the manager is asked for jobs that nobody on this host started.
 _LOOK_S = 5.0
 _IDLE_LOOK_S = 60.0
 _HERE = (JobKind.REBUILD, JobKind.SCRUB)
@@ -28,6 +28,8 @@ class Mirror:
         self._cluster = cluster
         self._own = own
         self._jobs = jobs
+        self._looked_s = float("-inf")
+        self._look_due = asyncio.Event()
 
     def look(self) -> api.LocalView:
         """Tells what is new."""
@@ -44,20 +46,19 @@ class Mirror:
 
     async def _follow(self) -> None:
         while True:
-            self.look()
+            view = self.look()
+            if view.volumes and time.monotonic() - self._looked_s >= _patience_s(view):
+                self._looked_s = time.monotonic()
+                self._look_due.set()
             await asyncio.sleep(PAUSE_S)
             await self._cluster.changed()
 
     async def _adopt(self) -> None:
-        looked_s = float("-inf")
+        """Apart from what is told: the manager may be away."""
         while True:
-            volumes = self._cluster.local().volumes
-            busy = any(volume.state != "active" for volume in volumes)
-            due_s = looked_s + (_LOOK_S if busy else _IDLE_LOOK_S)
-            if volumes and time.monotonic() >= due_s:
-                looked_s = time.monotonic()
-                await self._look_for_jobs({volume.id for volume in volumes})
-            await asyncio.sleep(_LOOK_S)
+            await self._look_due.wait()
+            self._look_due.clear()
+            await self._look_for_jobs({volume.id for volume in self._cluster.local().volumes})
 
     async def _look_for_jobs(self, volumes: set[api.VolumeId]) -> None:
         try:
@@ -68,6 +69,11 @@ class Mirror:
         for job in answer.jobs if isinstance(answer, api.JobList) else ():
             if job.kind in _HERE and job.subject in volumes:
                 self._jobs.track(job)
+
+
+def _patience_s(view: api.LocalView) -> float:
+    busy = any(volume.state != "active" for volume in view.volumes)
+    return _LOOK_S if busy else _IDLE_LOOK_S
 
 
 def _placed(

@@ -367,7 +367,8 @@ class Manager:
         return answer
 
     async def _watch_job(self, request: api.ShowJob) -> api.JobList:
-        deadline_s = self._clock.monotonic_s() + min(request.wait_s, _WAIT_MOST_S)
+        # In this order: it may be no number.
+        deadline_s = self._clock.monotonic_s() + max(0.0, min(request.wait_s, _WAIT_MOST_S))
         while True:
             shown = views.show_job(self._turn(), JobId(request.job))
             job = shown.jobs[0]
