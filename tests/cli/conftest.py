@@ -72,6 +72,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits longer than a test can."""
     monkeypatch.setattr("vastskyd.cli.jobs.PAUSE_S", 0.01)
     monkeypatch.setattr("vastskyd.cli.jobs.PATIENCE_S", 0.0)
+    monkeypatch.setattr("vastskyd.dbus.mirror.FIRST_LOOK_S", 3600.0)  # it asks nothing itself
     monkeypatch.setattr("vastskyd.dbus.jobs.PAUSE_S", 0.01)
     monkeypatch.setattr("vastskyd.dbus.jobs.RETRY_S", 0.01)
     monkeypatch.setenv("TZ", "UTC")

@@ -19,8 +19,8 @@ from vastskyd.core.ids import DiskId, JobId
 from vastskyd.core.model import Job, JobKind, JobState
 from vastskyd.dbus import jobs, mirror
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND
-from vastskyd.dbus.paths import ROOT, Kind, Place
-from vastskyd.dbus.server import DbusServer
+from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
+from vastskyd.dbus.server import DbusServer, serve
 from vastskyd.dbus.variants import plain, record_in, record_out
 
 MANAGED = "org.freedesktop.DBus.ObjectManager"
@@ -282,7 +282,7 @@ async def _jobs(shown: dict[str, Job], request: Any) -> Any:
 async def test_rebuilds_of_what_is_attached_here_are_own_jobs(
     call: Call, cluster: FakeCluster, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "_LOOK_S", 0.0)
+    monkeypatch.setattr(mirror, "_LOOK_S", 0.0)  # while an attachment is not well
     mine = job(JobKind.REBUILD)
     cluster.steps = [mine]
     elsewhere = msgspec.structs.replace(mine, id=JobId("j2"), subject="v9")
@@ -291,3 +291,37 @@ async def test_rebuilds_of_what_is_attached_here_are_own_jobs(
     cluster.change(volumes=(msgspec.structs.replace(LOCAL_VOLUME, state="rebuilding"),))
     ((path, told),) = await listener.until(ROOT, "InterfacesAdded")
     assert (path, told[OF_KIND[Kind.JOB].name]["Operation"]) == (JOB, "rebuild")
+
+
+async def test_what_was_started_here_is_shown_by_the_next_vastskyd(
+    bus_address: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "FIRST_LOOK_S", 0.0)
+    mine = job(JobKind.ATTACH, started_by="uid 1000 on m1")
+    cluster.steps = [mine]
+    cluster.running = (
+        msgspec.structs.replace(mine, id=JobId("j2"), started_by="root on m11"),
+        mine,
+    )
+    server = await serve(cluster, bus_address)
+    bus = await MessageBus(bus_address).connect()
+    try:
+        async with asyncio.timeout(5):
+            while JOB not in (shown := await _managed_by(bus)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert shown[JOB][OF_KIND[Kind.JOB].name]["StartedBy"] == "uid 1000 on m1"
+        assert Place(Kind.JOB, "j2").path not in shown
+    finally:
+        bus.disconnect()  # type: ignore[no-untyped-call]
+        await server.close()
+
+
+async def _managed_by(bus: MessageBus) -> dict[str, Any]:
+    reply = await bus.call(
+        Message(
+            destination=BUS_NAME, path=ROOT, interface=MANAGED, member="GetManagedObjects",
+        )
+    )  # fmt: skip
+    assert reply is not None
+    found: dict[str, Any] = plain(reply.body[0])
+    return found

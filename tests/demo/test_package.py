@@ -32,6 +32,44 @@ def test_nothing_was_compiled_for_one_python_only(guest: Guest) -> None:
     assert "/usr/lib/python3.1" not in listed
 
 
+DENIED, UNREACHABLE = 6, 5
+RULE = """
+polkit.addRule(function(action, subject) {
+    if (action.id == "org.vastsky.vastsky1.manage-cluster" && subject.user == "nobody")
+        return polkit.Result.YES;
+});
+"""
+
+
+def test_polkit_says_who_besides_root_may(guest: Guest) -> None:
+    """A wrong token, so that nothing comes of it: what counts is who gets as far as that."""
+    join = "vastskyctl join nonsense"
+    asked = f"runuser -u nobody -- {join}"
+    assert guest.run("runuser -u nobody -- vastskyctl status --local", 30).exit == 0
+    assert guest.run(asked, 30, check=False).exit == DENIED
+    assert guest.run(join, 30, check=False).exit not in (0, DENIED)
+    rule = "/etc/polkit-1/rules.d/50-vastsky-test.rules"
+    guest.put(rule, RULE.encode())
+    guest.run("systemctl restart polkit")
+    assert guest.run(asked, 30, check=False).exit not in (0, DENIED)
+    guest.run(f"rm {rule}; systemctl stop polkit; systemctl mask --runtime polkit")
+    try:
+        said = guest.run(asked, 30, check=False)
+        assert said.exit == DENIED
+        assert guest.run(join, 30, check=False).exit not in (0, DENIED)
+    finally:
+        guest.run("systemctl unmask --runtime polkit")
+
+
+def test_the_bus_starts_vastskyd_where_it_is_enabled(guest: Guest) -> None:
+    guest.run("systemctl stop vastskyd")
+    guest.run("vastskyctl status --local", 60)
+    guest.run("systemctl is-active vastskyd")
+    guest.run("systemctl disable --now vastskyd")
+    assert guest.run("vastskyctl status --local", 60, check=False).exit == UNREACHABLE
+    guest.run("systemctl enable --now vastskyd", 60)
+
+
 def test_an_upgrade_restarts_vastskyd_and_nothing_else(guest: Guest, deb: Path) -> None:
     unit = "[Service]\nExecStart=/usr/bin/sleep 600\n"
     guest.put("/run/systemd/system/vastsky-export@bystander.service", unit.encode())

@@ -4,6 +4,7 @@ import asyncio
 
 from tests.sim.cluster import LEG_TIMEOUT_S, SimCluster
 from tests.sim.test_cluster import at_the_end, attached, simulate
+from vastskyd.core import api
 
 
 def test_a_head_says_why_writes_wait_while_the_manager_is_away() -> None:
@@ -37,6 +38,53 @@ def test_a_head_says_why_writes_wait_while_the_manager_is_away() -> None:
 def _state(cluster: SimCluster) -> str:
     (shown,) = cluster.members["h2"].local_volumes()
     return shown.state
+
+
+def test_a_host_shows_its_disks_as_the_manager_does() -> None:
+    async def body(cluster: SimCluster) -> None:
+        told: list[bool] = []
+        cluster.members["s1"].tell(lambda: told.append(True))
+        await cluster.create(copies=3)
+        wanted: api.DiskList = await cluster.ask(api.ListDisks(node="s1"))
+        await cluster.until(
+            "it shows the same", 20, lambda: cluster.members["s1"].local_disks() == wanted.disks
+        )
+        (disk,) = wanted.disks
+        assert (disk.state, disk.node) == ("online", "s1")
+        assert 0 < disk.free_bytes < disk.size_bytes
+        assert told
+        assert cluster.members["h1"].local_disks() == ()
+        cluster.world.partition("h1")
+        (alone,) = cluster.members["s1"].local_disks()
+        assert alone == disk
+
+    simulate(body, lambda: SimCluster(43))
+
+
+def test_a_head_tells_of_a_rebuild_as_it_goes() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, head="h2")
+        (leg,) = cluster.state_of("v").segments[0].legs[:1]
+        disk = cluster.state().disk_of(leg.extent)
+        assert disk is not None
+        seen: list[str] = []
+
+        def look() -> None:
+            for volume in cluster.members["h2"].local_volumes():
+                assert 0 <= volume.rebuilt_bytes <= volume.rebuild_bytes
+                assert (volume.state == "rebuilding") <= (volume.rebuild_bytes > 0)
+                if seen[-1:] != [volume.state]:
+                    seen.append(volume.state)
+
+        cluster.members["h2"].tell(look)
+        cluster.world.power_cut(disk.node)
+        await cluster.until("it is rebuilt elsewhere", 200, lambda: "rebuilding" in seen)
+        await cluster.until("whole again", 100, lambda: seen[-1] == "active")
+        assert "degraded" in seen[: seen.index("rebuilding")]
+        cluster.power_on(disk.node)
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(44))
 
 
 def test_a_disk_that_answers_slowly_is_named_and_not_given_up() -> None:

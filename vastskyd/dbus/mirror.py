@@ -6,7 +6,7 @@ import time
 
 from vastskyd.core import api
 from vastskyd.core.errors import VastskyError
-from vastskyd.core.model import JobKind
+from vastskyd.core.model import Job, JobKind
 from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.jobs import JobWatch
 from vastskyd.dbus.own import OwnObjects
@@ -18,6 +18,8 @@ PAUSE_S = 0.5  # so that a flock of changes is told as one
 # How often, at most, the manager is asked for jobs that nobody on this host started.
 _LOOK_S = 5.0
 _IDLE_LOOK_S = 60.0
+FIRST_LOOK_S = 5.0  # before that there is no session with the manager
+_TICK_S = 10.0  # for what nothing on this host tells
 _HERE = (JobKind.REBUILD, JobKind.SCRUB)
 
 
@@ -28,7 +30,7 @@ class Mirror:
         self._cluster = cluster
         self._own = own
         self._jobs = jobs
-        self._looked_s = float("-inf")
+        self._looked_s = _ago(_IDLE_LOOK_S - FIRST_LOOK_S)
         self._look_due = asyncio.Event()
 
     def look(self) -> api.LocalView:
@@ -47,28 +49,42 @@ class Mirror:
     async def _follow(self) -> None:
         while True:
             view = self.look()
-            if view.volumes and time.monotonic() - self._looked_s >= _patience_s(view):
+            if view.node and time.monotonic() - self._looked_s >= _patience_s(view):
                 self._looked_s = time.monotonic()
                 self._look_due.set()
             await asyncio.sleep(PAUSE_S)
-            await self._cluster.changed()
+            try:
+                async with asyncio.timeout(_TICK_S):
+                    await self._cluster.changed()
+            except TimeoutError:
+                continue
 
     async def _adopt(self) -> None:
         """Apart from what is told: the manager may be away."""
         while True:
             await self._look_due.wait()
             self._look_due.clear()
-            await self._look_for_jobs({volume.id for volume in self._cluster.local().volumes})
+            try:
+                answer = await self._cluster.ask(api.ListJobs(running=True, limit=api.PAGE_MOST))
+            except VastskyError as error:
+                log.debug("jobs: %s", error.message)
+                self._looked_s = _ago(_IDLE_LOOK_S - _LOOK_S)
+                continue
+            view = self._cluster.local()
+            for job in answer.jobs if isinstance(answer, api.JobList) else ():
+                if _is_own(job, view):
+                    self._jobs.track(job)
 
-    async def _look_for_jobs(self, volumes: set[api.VolumeId]) -> None:
-        try:
-            answer = await self._cluster.ask(api.ListJobs(running=True))
-        except VastskyError as error:
-            log.debug("jobs: %s", error.message)
-            return
-        for job in answer.jobs if isinstance(answer, api.JobList) else ():
-            if job.kind in _HERE and job.subject in volumes:
-                self._jobs.track(job)
+
+def _ago(duration_s: float) -> float:
+    return time.monotonic() - duration_s
+
+
+def _is_own(job: Job, view: api.LocalView) -> bool:
+    """It works on what is attached here, or was started through this host, by a vastskyd that
+    was restarted since."""
+    here = any(volume.id == job.subject for volume in view.volumes)
+    return (here and job.kind in _HERE) or job.started_by.endswith(f" on {view.node}")
 
 
 def _patience_s(view: api.LocalView) -> float:

@@ -110,6 +110,7 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
             views += [candidate_view(node, each) for each in report.storage.candidates]
     if request.disk:
         views = [view for view in views if request.disk in (view.id, f"{view.node}:{view.path}")]
+        views = views[:1]  # an enrolled one rather than what stands in its place now
         if not views:
             raise NotFoundError(
                 f"there is no disk {request.disk}", hint="'vastskyctl disk list --all' shows them"
