@@ -20,7 +20,13 @@ from vastskyd.dbus.server import serve
 PROJECT = Path(__file__).resolve().parents[2]
 POLICY = PROJECT / "packaging/org.vastsky.Vastsky1.conf"
 ACTIONS = PROJECT / "packaging/org.vastsky.vastsky1.policy"
-NAMES = {"nodes": "m1", "disks": "m1:/dev/sdc", "volumes": "v1", "attachments": "v1", "jobs": "j1"}
+NAMES = {
+    "nodes": "m1",
+    "disks": "store2:/dev/sdc",
+    "volumes": "v1",
+    "attachments": "v1",
+    "jobs": "j1",
+}
 
 
 @pytest.fixture

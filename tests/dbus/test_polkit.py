@@ -64,34 +64,63 @@ async def ask(
 
 
 TRUE = Variant("b", True)
-ASKED: list[tuple[str, str, str, list[Any], str, str]] = [
-    (ROOT, "CreateVolume", "sta{sv}", ["new", 1, {}], "create-volume", "new"),
-    (ROOT, "CreateToken", "asa{sv}", [["head"], {}], "manage-nodes", ""),
-    (ROOT, "InitCluster", "sa{sv}", ["demo", {}], "manage-cluster", "demo"),
-    (VOLUME, "Attach", "sa{sv}", ["m1", {}], "attach-volume", "data"),
-    (VOLUME, "Attach", "sa{sv}", ["m1", {"force": TRUE}], "destroy-data", "data"),
-    (VOLUME, "Failover", "a{sv}", [{}], "failover-volume", "data"),
-    (VOLUME, "Delete", "a{sv}", [{}], "destroy-data", "data"),
-    (VOLUME, "Delete", "a{sv}", [{"dry_run": TRUE}], "destroy-data", "data"),
-    (DISK, "Enrol", "a{sv}", [{}], "manage-disks", "m1:/dev/sdb"),
-    (DISK, "Enrol", "a{sv}", [{"wipe": TRUE}], "destroy-data", "m1:/dev/sdb"),
-    (Place(Kind.JOB, "j1").path, "Cancel", "a{sv}", [{}], "cancel-job", "j1"),
+DATA = {"object": "v1", "name": "data"}
+JOB = {"object": "j1", "name": "data"}
+SDB = {"object": "m1:/dev/sdb", "name": "m1:/dev/sdb"}
+ASKED: list[tuple[str, str, str, list[Any], str, dict[str, str]]] = [
+    (ROOT, "CreateVolume", "sta{sv}", ["new", 1, {}], "create-volume", {"name": "new"}),
+    (ROOT, "CreateToken", "asa{sv}", [["head"], {}], "manage-nodes", {}),
+    (ROOT, "InitCluster", "sa{sv}", ["demo", {}], "manage-cluster", {"name": "demo"}),
+    (VOLUME, "Attach", "sa{sv}", ["m1", {}], "attach-volume", DATA),
+    (VOLUME, "Attach", "sa{sv}", ["m1", {"force": TRUE}], "destroy-data", DATA),
+    (VOLUME, "Failover", "a{sv}", [{}], "failover-volume", DATA),
+    (VOLUME, "Delete", "a{sv}", [{}], "destroy-data", DATA),
+    (VOLUME, "Delete", "a{sv}", [{"dry_run": TRUE}], "destroy-data", DATA),
+    (DISK, "Enrol", "a{sv}", [{}], "manage-disks", SDB),
+    (DISK, "Enrol", "a{sv}", [{"wipe": TRUE}], "destroy-data", SDB),
+    (
+        Place(Kind.JOB, "j1").path,
+        "Cancel",
+        "a{sv}",
+        [{}],
+        "cancel-job",
+        {"object": "j1", "name": "data"},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("path", "member", "signature", "body", "action", "about"), ASKED)
+@pytest.mark.parametrize(("path", "member", "signature", "body", "action", "details"), ASKED)
 async def test_each_kind_of_act_is_asked_about(
     bus: MessageBus, polkit: FakePolkit, cluster: FakeCluster, path: str, member: str,
-    signature: str, body: list[Any], action: str, about: str,
+    signature: str, body: list[Any], action: str, details: dict[str, str],
 ) -> None:  # fmt: skip
     reply = await ask(bus, path, member, signature, body)
     assert reply.error_name == DENIED
     assert ACTION + action in reply.body[0]
-    details = {"object": about} if about else {}
     assert polkit.asked == [(str(bus.unique_name), ACTION + action, details, 0)]
     polkit.answer = (True, False)
     assert (await ask(bus, path, member, signature, body)).error_name is None
     assert len(cluster.changes()) == 1
+
+
+async def test_what_is_done_is_what_was_asked_about(
+    bus: MessageBus, polkit: FakePolkit, cluster: FakeCluster
+) -> None:
+    """By its id, whatever the caller called it: names can change hands meanwhile."""
+    polkit.answer = (True, False)
+    enrolled = Place(Kind.DISK, "m1:/dev/sdb").path
+    await ask(bus, VOLUME, "Delete", "a{sv}", [{}])
+    await ask(bus, enrolled, "Retire", "a{sv}", [{}])
+    assert [details for _, _, details, _ in polkit.asked] == [
+        DATA, {"object": "d1", "name": "m1:/dev/sdb"},
+    ]  # fmt: skip
+    delete, retire = cluster.changes()
+    assert isinstance(delete, api.DeleteVolume)
+    assert isinstance(retire, api.RetireDisk)
+    assert (delete.volume, retire.disk) == ("v1", "d1")
+    gone = Place(Kind.VOLUME, "none").path
+    reply = await ask(bus, gone, "Delete", "a{sv}", [{}])
+    assert reply.error_name == f"{BUS_NAME}.Error.NotFound"
 
 
 async def test_reading_asks_nobody(bus: MessageBus, polkit: FakePolkit) -> None:

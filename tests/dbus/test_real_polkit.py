@@ -27,7 +27,7 @@ START_S = 10.0
 RULE = """
 polkit.addRule(function(action, subject) {
     if (action.id == "org.vastsky.vastsky1.attach-volume" && subject.user == "nobody"
-        && action.lookup("object") == "data")
+        && action.lookup("name") == "data")
         return polkit.Result.YES;
 });
 """

@@ -26,6 +26,9 @@ _ABSENT = (
 )
 
 
+Details = dict[str, str]  # what a rule may look at
+
+
 class Verdict(Enum):
     ALLOWED = auto()
     DENIED = auto()
@@ -36,7 +39,9 @@ class Verdict(Enum):
 class Authority(Protocol):
     """polkit, or a test's."""
 
-    async def check(self, caller: str, action: Action, about: str, *, interactive: bool) -> Verdict:
+    async def check(
+        self, caller: str, action: Action, details: Details, *, interactive: bool
+    ) -> Verdict:
         """Whether the connection `caller` may; bounded in time (UnreachableError)."""
 
 
@@ -47,13 +52,15 @@ class Polkit:
         self._bus = bus
         self._asked = 0
 
-    async def check(self, caller: str, action: Action, about: str, *, interactive: bool) -> Verdict:
+    async def check(
+        self, caller: str, action: Action, details: Details, *, interactive: bool
+    ) -> Verdict:
         self._asked += 1
         cancel = f"vastskyd-{self._asked}"
         body = [
             ["system-bus-name", {"name": Variant("s", caller)}],
             action.id,
-            {"object": about} if about else {},
+            details,
             _INTERACTIVE if interactive else 0,
             cancel,
         ]
@@ -116,18 +123,20 @@ class Gate:
         self._authority = authority
         self._trusted = trusted
 
-    async def enter(self, caller: str, action: Action, about: str, interactive: bool) -> int:
-        """The caller's uid; DeniedError: it may not."""
-        uid = await self._uid(caller)
-        if uid in self._trusted:
-            return uid
-        verdict = await self._authority.check(caller, action, about, interactive=interactive)
+    def trusts(self, uid: int) -> bool:
+        return uid in self._trusted
+
+    async def enter(
+        self, caller: str, uid: int, action: Action, details: Details, *, interactive: bool
+    ) -> None:
+        """DeniedError: who is not trusted may not do this."""
+        verdict = await self._authority.check(caller, action, details, interactive=interactive)
         if verdict is not Verdict.ALLOWED:
             log.warning("%s by uid %d refused", action.id, uid)
             raise _denied(action, verdict)
-        return uid
 
-    async def _uid(self, caller: str) -> int:
+    async def uid(self, caller: str) -> int:
+        """Of the connection `caller`, by the bus."""
         try:
             async with asyncio.timeout(BUS_TIMEOUT_S):
                 reply = await self._bus.call(

@@ -68,7 +68,7 @@ class Mirror:
                 answer = await self._cluster.ask(api.ListJobs(running=True, limit=api.PAGE_MOST))
             except VastskyError as error:
                 log.debug("jobs: %s", error.message)
-                self._looked_s = _ago(_IDLE_LOOK_S - _LOOK_S)
+                self._looked_s = _ago(_patience_s(self._cluster.local()) - _LOOK_S)
                 continue
             view = self._cluster.local()
             for job in answer.jobs if isinstance(answer, api.JobList) else ():

@@ -84,3 +84,17 @@ def place_of(record: Record) -> Place | None:
         case Job():
             return Place(Kind.JOB, record.id)
     return None
+
+
+def called(record: Record) -> str:
+    """What people call the object that the record describes."""
+    match record:
+        case NodeView():
+            return record.id
+        case DiskView():
+            return f"{record.node}:{record.path}"
+        case VolumeView() | LocalVolume():
+            return record.name
+        case Job():
+            return record.about
+    return ""

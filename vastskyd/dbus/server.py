@@ -46,8 +46,7 @@ class DbusServer:
         own = OwnObjects(self._emit)
         self._jobs = JobWatch(cluster, own)
         self._mirror = Mirror(cluster, own, self._jobs)
-        gate = Gate(bus, authority, trusted)
-        self._service = Service(cluster, own, self._jobs, gate.enter)
+        self._service = Service(cluster, own, self._jobs, Gate(bus, authority, trusted))
         self._mirroring: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._callers: Counter[str] = Counter()

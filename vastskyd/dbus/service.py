@@ -6,7 +6,6 @@ and leaves as a reply; every way out is in `Service.reply`.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import msgspec
 from vastskyd.core import api
 from vastskyd.core.errors import FailedError, UnreachableError, VastskyError
 from vastskyd.core.model import Record
-from vastskyd.dbus.actions import Action
+from vastskyd.dbus.authority import Gate
 from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND, question
@@ -23,7 +22,7 @@ from vastskyd.dbus.introspection import object_xml, root_xml, way_xml
 from vastskyd.dbus.jobs import JobWatch
 from vastskyd.dbus.messages import Message, MessageFlag, Variant
 from vastskyd.dbus.own import OwnObjects
-from vastskyd.dbus.paths import ROOT, Kind, Place
+from vastskyd.dbus.paths import ROOT, Kind, Place, called, place_of
 from vastskyd.dbus.table import Interface, Method
 from vastskyd.dbus.variants import members
 
@@ -34,24 +33,17 @@ _INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 _OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 _PEER = "org.freedesktop.DBus.Peer"
 
-# Of caller, action, what it is about, and whether a person may be asked: the caller's uid.
-Authorise = Callable[[str, Action, str, bool], Awaitable[int]]
 Reply = tuple[str, list[Any]]  # signature and body
 
 
 class Service:
-    """Answers one message at a time; knows nothing of the connection it came from.
+    """Answers one message at a time; knows nothing of the connection it came from."""
 
-    `authorise` raises DeniedError if the caller may not do it.
-    """
-
-    def __init__(
-        self, cluster: Cluster, own: OwnObjects, jobs: JobWatch, authorise: Authorise
-    ) -> None:
+    def __init__(self, cluster: Cluster, own: OwnObjects, jobs: JobWatch, gate: Gate) -> None:
         self._cluster = cluster
         self._own = own
         self._jobs = jobs
-        self._authorise = authorise
+        self._gate = gate
 
     async def reply(self, call: Message) -> Message:
         """The reply or error to send. Nothing is raised, and nothing of our insides is told."""
@@ -126,21 +118,49 @@ class Service:
         name = "" if place is None else place.name
         if place is not None and place.kind is Kind.ATTACHMENT and self._own.get(place) is None:
             raise _no_object(place.path)
-        asked = method.parse(call.body, name)
-        request = asked.request
-        action = method.action_for(request)
-        if action is not None:
-            about = name or getattr(request, "name", "")
-            may_ask = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
-            caller = call.sender or ""
-            uid = await self._authorise(caller, action, about, may_ask and not asked.silent)
-            log.info("%s %s by uid %d", method.name, about, uid)
-            if isinstance(request, api.Act):
-                request = msgspec.structs.replace(request, asked_by=self._words(uid))
+        request = method.parse(call.body, name).request
+        if method.action is not None:
+            request = await self._authorised(method, place, call)
         answer = await self._submit(request)
         if isinstance(answer, api.JobStarted) and answer.job.id:
             self._jobs.track(answer.job)
         return method.out_signature, method.answer_body(answer)
+
+    async def _authorised(self, method: Method, place: Place | None, call: Message) -> Record:
+        """What the call asks for, by somebody who may. Whoever polkit is asked about acts on the
+        object that it was asked about, and not on what has that name a moment later."""
+        caller = call.sender or ""
+        asked = method.parse(call.body, "" if place is None else place.name)
+        action = method.action_for(asked.request)
+        uid = await self._gate.uid(caller)
+        if action is not None and not self._gate.trusts(uid):
+            settled, called = await self._settle(method, place, asked.request)
+            asked = method.parse(call.body, settled)
+            details = {"object": settled, "name": called}
+            may_ask = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
+            await self._gate.enter(
+                caller,
+                uid,
+                action,
+                {key: value for key, value in details.items() if value},
+                interactive=may_ask and not asked.silent,
+            )
+        log.info("%s of %s by uid %d", method.name, call.path, uid)
+        if isinstance(asked.request, api.Act):
+            return msgspec.structs.replace(asked.request, asked_by=self._words(uid))
+        return asked.request
+
+    async def _settle(
+        self, method: Method, place: Place | None, request: Record
+    ) -> tuple[str, str]:
+        """The object's id, and what people call it. What is not enrolled has no id."""
+        if place is None:
+            return "", getattr(request, "name", "")
+        if len(method.target) > 1:
+            return place.name, place.name
+        record = await self._record(place)
+        there = place_of(record)
+        return place.name if there is None else there.name, called(record)
 
     def _words(self, uid: int) -> str:
         who = f"uid {uid}" if uid else "root"
