@@ -1,5 +1,11 @@
 """All mutants, by promise."""
 
-from tests.mutants import disks, durability, epochs, quorum
+from tests.mutants import callers, disks, durability, epochs, quorum
 
-MUTANTS = (*quorum.MUTANTS, *epochs.MUTANTS, *durability.MUTANTS, *disks.MUTANTS)
+MUTANTS = (
+    *quorum.MUTANTS,
+    *epochs.MUTANTS,
+    *durability.MUTANTS,
+    *disks.MUTANTS,
+    *callers.MUTANTS,
+)

@@ -48,6 +48,7 @@ def test_the_same_key_twice_is_done_once_also_by_the_next_manager() -> None:
     async def body(cluster: SimCluster) -> None:
         keyed = api.CreateVolume(name="v", size_bytes=24 * MIB, idempotency_key="k1")
         first = await cluster.start_job(keyed)
+        assert [each.job for each in cluster.state().remembered.values()] == [first.id]
         assert (await cluster.start_job(keyed)).id == first.id
         cluster.world.kill_daemon("h1")
         assert (await cluster.start_job(keyed)).id == first.id

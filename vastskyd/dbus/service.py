@@ -134,9 +134,9 @@ class Service:
         action = method.action_for(asked.request)
         uid = await self._gate.uid(caller)
         if action is not None and not self._gate.trusts(uid):
-            settled, called = await self._settle(method, place, asked.request)
+            settled, name = await self._settle(method, place, asked.request)
             asked = method.parse(call.body, settled)
-            details = {"object": settled, "name": called}
+            details = {"object": settled, "name": name}
             may_ask = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
             await self._gate.enter(
                 caller,
