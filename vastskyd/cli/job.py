@@ -12,6 +12,7 @@ from vastskyd.cli.output import (
     format_time,
     paint,
     print_facts,
+    print_json,
     print_table,
 )
 from vastskyd.cli.watch import shown, watch_option
@@ -111,7 +112,7 @@ def wait(job_id: str, as_json: bool) -> None:
 
 
 @job.command()
-@id_argument
+@click.argument("job_id", metavar="ID", shell_complete=running_job_ids)
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
     """End a job before it is done: a create, an attach or a scrub.
