@@ -8,7 +8,7 @@ one whole. A report is the node's whole view of its kernel and disks; the manage
 from enum import StrEnum
 
 from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
-from vastskyd.core.model import Encryption, Layout, LegState, Record
+from vastskyd.core.model import Encryption, Layout, LegState, Record, SmartReading
 
 # --- documents: what should be -----------------------------------------------------------
 
@@ -77,13 +77,15 @@ class ExportServerSpec(Record):
 
 
 class DiskSpec(Record):
-    """A disk this host should have. `wipe` allows enrolment to destroy what is on it."""
+    """A disk this host should have. `wipe` allows enrolment to destroy what is on it, `failing` to
+    take it though its SMART health fails."""
 
     id: DiskId
     path: str
     serial: str
     enrol: bool = False
     wipe: bool = False
+    failing: bool = False
 
 
 class StorageDocument(Record):
@@ -105,7 +107,8 @@ class LegSpec(Record):
 
     `node` is the storage host; `export_name` what to ask of its server. `condemned`: its disk is
     known to be lost; the head stops using it as soon as the write quorum allows. `failed`: it will
-    not return either.
+    not return either. `leaving`: it is whole, and another has been put in its place: likewise, but
+    it is of use until then.
     """
 
     extent: ExtentId
@@ -117,6 +120,7 @@ class LegSpec(Record):
     length_bytes: int
     condemned: bool = False
     failed: bool = False
+    leaving: bool = False
 
 
 class SegmentSpec(Record):
@@ -173,7 +177,8 @@ class DiskCondition(StrEnum):
 
 
 class DiskFact(Record):
-    """`slow_ms`: what a request takes of late, if that is too long for a disk that is well."""
+    """`slow_ms`: what a request takes of late, if that is too long for a disk that is well.
+    `smart`: what the disk last said of itself; None: it was not asked yet, or sleeps."""
 
     id: DiskId
     path: str
@@ -183,6 +188,7 @@ class DiskFact(Record):
     area_end_bytes: int = 0
     message: str = ""
     slow_ms: int = 0
+    smart: SmartReading | None = None
 
 
 class CandidateFact(Record):

@@ -68,15 +68,78 @@ class Node(Record):
 class DiskState(StrEnum):
     ENROLLING = "enrolling"  # its description is being written
     ONLINE = "online"
+    FAILING = "failing"  # serves, but says that it will not for long: its legs are moved elsewhere
     MISSING = "missing"  # pulled, or not found; used again if it comes back
     FAILED = "failed"  # its data is not to be relied on; legs are rebuilt elsewhere
     UNSEEN = "unseen"  # other disks spoke of it when the manager's database was rebuilt
 
 
+SERVING = frozenset({DiskState.ONLINE, DiskState.FAILING})
+"""A disk in one of these is there, and what is on it can be used."""
+
+
+class SmartHealth(StrEnum):
+    """A disk's own verdict."""
+
+    PASSED = "passed"
+    FAILING = "failing"
+    UNKNOWN = "unknown"
+
+
+class SmartErrors(Record):
+    """What a disk has counted in its life; 0 also where it does not count."""
+
+    reallocated: int = 0
+    pending: int = 0
+    media: int = 0
+
+
+class SmartReading(Record):
+    """What a disk said of itself, once. None: it does not say.
+
+    `reason`: why its health is failing or unknown. `reallocated` and `pending` count sectors that
+    were replaced, and that wait for it; `media_errors` what could not be read or written at all.
+    `wear_percent` is the share of its life that is used up, `spare_percent` what is left of its
+    reserve, `spare_least_percent` where it says that this is too little. `notes`: what else it
+    warns of, for people.
+    """
+
+    health: SmartHealth
+    reason: str = ""
+    model: str = ""
+    reallocated: int | None = None
+    pending: int | None = None
+    media_errors: int | None = None
+    wear_percent: int | None = None
+    spare_percent: int | None = None
+    spare_least_percent: int | None = None
+    temperature_c: int | None = None
+    power_on_h: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def errors(self) -> SmartErrors:
+        return SmartErrors(
+            reallocated=self.reallocated or 0,
+            pending=self.pending or 0,
+            media=self.media_errors or 0,
+        )
+
+
+class SmartHistory(Record):
+    """The last reading, when it differed from the one before; the errors that those since are
+    compared with, and when they last grew (0: never)."""
+
+    last: SmartReading
+    read_s: float
+    base: SmartErrors
+    grown_s: float = 0.0
+
+
 class Disk(Record):
     """An enrolled disk. Extents lie in [area_start_bytes, area_end_bytes).
 
-    `clean` are the ranges known to read as zeros: (start, end) pairs, sorted, apart.
+    `clean` are the ranges known to read as zeros: (start, end) pairs, sorted, apart. `smart` is
+    None until the disk was first asked.
     """
 
     id: DiskId
@@ -90,6 +153,7 @@ class Disk(Record):
     reason: str = ""
     clean: tuple[tuple[int, int], ...] = ()
     slow: bool = False
+    smart: SmartHistory | None = None
 
 
 class ExtentState(StrEnum):

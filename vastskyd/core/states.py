@@ -8,7 +8,8 @@ from vastskyd.core.model import AttachmentState, DiskState, ExtentState, JobStat
 _TABLES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
     DiskState: {
         DiskState.ENROLLING: frozenset({DiskState.ONLINE}),
-        DiskState.ONLINE: frozenset({DiskState.MISSING, DiskState.FAILED}),
+        DiskState.ONLINE: frozenset({DiskState.FAILING, DiskState.MISSING, DiskState.FAILED}),
+        DiskState.FAILING: frozenset({DiskState.ONLINE, DiskState.MISSING, DiskState.FAILED}),
         DiskState.MISSING: frozenset({DiskState.ONLINE, DiskState.FAILED}),
         DiskState.FAILED: frozenset(),
         DiskState.UNSEEN: frozenset(),

@@ -1,0 +1,269 @@
+"""smartctl's JSON, of NVMe, SATA and SAS disks, as one small value.
+
+Its members come and go with the kind of disk, its age, the bridge before it and smartctl's
+version: each is taken if it is there and makes sense, and none is relied on.
+"""
+
+from typing import Any
+
+import msgspec
+
+from vastskyd.core.decoding import DECODE_ERRORS
+from vastskyd.core.model import SmartHealth, SmartReading
+
+# Bits of smartctl's exit status (smartctl(8)). Others speak of logs and attributes, which the
+# output has in more detail.
+_NOT_READ = 0x01 | 0x02
+_FAILING = 0x08
+
+# Whatever a disk counts, it does not count further; and all peers can carry it.
+_COUNT_MAX = 2**53
+_TEXT_MAX = 200
+_NOTES_MAX = 8
+_ATTRIBUTES_MAX = 256
+
+# Bits of NVMe's critical warning: what it means, and whether the disk is failing. A disk that is
+# too warm is well again once it is cooled.
+_NVME_BITS = (
+    (0x01, "its reserve is used up", True),
+    (0x02, "its temperature is out of range", False),
+    (0x04, "its reliability is degraded", True),
+    (0x08, "it has become read-only", True),
+    (0x10, "its protection against loss of power has failed", True),
+    (0x20, "its persistent memory is read-only", False),
+)
+
+# The SCSI sense code that is a warning of the temperature and nothing else.
+_SCSI_WARM = (0x0B, 0x01)
+
+# ATA attributes by number: what the vendors agree on.
+_REALLOCATED = 5
+_UNCORRECTABLE = (187, 198)
+_PENDING = 197
+# And by smartctl's names, where they do not: normalised values that count down from 100.
+_LIFE_LEFT = (
+    "Media_Wearout_Indicator",
+    "Percent_Life_Remaining",
+    "Percent_Lifetime_Remain",
+    "Remaining_Lifetime_Perc",
+    "SSD_Life_Left",
+    "Wear_Leveling_Count",
+)
+
+
+def parse(output: str, status: int) -> SmartReading | None:
+    """What `smartctl --json --nocheck=standby -i -H -A -l error -l ssd` printed, and its exit
+    status. None: the disk sleeps, and was let sleep. Never fails: what cannot be understood is a
+    reading of unknown health that says why."""
+    try:
+        found = msgspec.json.decode(output)
+    except DECODE_ERRORS:
+        found = None
+    if not isinstance(found, dict):
+        return _unknown("smartctl did not answer with JSON")
+    said = _messages(found)
+    if status & _NOT_READ and any("mode, exit(" in message for message in said):
+        return None
+    if status & _NOT_READ:
+        return _unknown(said[0] if said else f"smartctl ended with status {status}")
+    protocol = _at(found, "device", "protocol")
+    if protocol == "NVMe":
+        reading = _nvme(found, status)
+    elif protocol == "SCSI":
+        reading = _scsi(found, status)
+    else:
+        reading = _ata(found, status)
+    return msgspec.structs.replace(
+        reading,
+        model=_text(_at(found, "model_name")) or _text(_at(found, "scsi_model_name")),
+        temperature_c=_degrees(_at(found, "temperature", "current")),
+        power_on_h=_count(_at(found, "power_on_time", "hours")),
+    )
+
+
+def _unknown(reason: str) -> SmartReading:
+    return SmartReading(health=SmartHealth.UNKNOWN, reason=reason)
+
+
+# --- each kind of disk -------------------------------------------------------------------
+
+
+def _nvme(found: dict[str, Any], status: int) -> SmartReading:
+    log = _at(found, "nvme_smart_health_information_log")
+    bits = _count(_at(log, "critical_warning"))
+    spare = _count(_at(log, "available_spare"))
+    if spare == 0 and not (bits or 0) & 0x01:
+        spare = None  # it does not count: QEMU's
+    health, reason, notes = _verdict(found, status), "", ()
+    if bits is not None:
+        severe = [why for bit, why, failing in _NVME_BITS if failing and bits & bit]
+        notes = tuple(why for bit, why, failing in _NVME_BITS if not failing and bits & bit)
+        if severe:
+            health, reason = SmartHealth.FAILING, "; ".join(severe)
+        elif notes or health is SmartHealth.UNKNOWN:
+            health = SmartHealth.PASSED
+    return SmartReading(
+        health=health,
+        reason=reason or _why(health, found),
+        media_errors=_count(_at(log, "media_errors")),
+        wear_percent=_percent(_at(log, "percentage_used")),
+        spare_percent=_percent(spare),
+        spare_least_percent=_percent(_at(log, "available_spare_threshold")),
+        notes=notes,
+    )
+
+
+def _scsi(found: dict[str, Any], status: int) -> SmartReading:
+    health, notes = _verdict(found, status), ()
+    sense = _at(found, "smart_status", "scsi")
+    why = _text(_at(sense, "ie_string"))
+    if (_at(sense, "asc"), _at(sense, "ascq")) == _SCSI_WARM:
+        health, notes = SmartHealth.PASSED, (why or "it is too warm",)
+    log = _at(found, "scsi_error_counter_log")
+    kinds = ("read", "write", "verify")
+    failed = [_count(_at(log, kind, "total_uncorrected_errors")) for kind in kinds]
+    known = [count for count in failed if count is not None]
+    return SmartReading(
+        health=health,
+        reason=why if why and health is SmartHealth.FAILING else _why(health, found),
+        reallocated=_count(_at(found, "scsi_grown_defect_list")),
+        pending=_count(_at(found, "scsi_pending_defects", "count")),
+        media_errors=_count(sum(known)) if known else None,
+        wear_percent=_first(
+            _percent(_at(found, "scsi_percentage_used_endurance_indicator")),
+            _percent(_at(found, "endurance_used", "current_percent")),
+        ),
+        notes=notes,
+    )
+
+
+def _ata(found: dict[str, Any], status: int) -> SmartReading:
+    """Also of what does not say which kind it is."""
+    attributes = _attributes(found)
+    by_number = {_count(_at(attribute, "id")): attribute for attribute in reversed(attributes)}
+    below = [
+        f"attribute {_text(_at(attribute, 'name'))} is below its threshold"
+        for attribute in attributes
+        if _at(attribute, "when_failed") == "now"
+    ]
+    uncorrectable = [_raw(by_number.get(number)) for number in _UNCORRECTABLE]
+    known = [count for count in uncorrectable if count is not None]
+    health = _verdict(found, status)
+    failing = health is SmartHealth.FAILING
+    return SmartReading(
+        health=health,
+        reason="; ".join(below[:_NOTES_MAX]) if failing and below else _why(health, found),
+        reallocated=_raw(by_number.get(_REALLOCATED)),
+        pending=_raw(by_number.get(_PENDING)),
+        media_errors=max(known) if known else None,
+        wear_percent=_first(
+            _percent(_at(found, "endurance_used", "current_percent")),
+            _device_statistic(found, "Percentage Used Endurance Indicator"),
+            _worn(attributes),
+        ),
+        spare_percent=_percent(_at(found, "spare_available", "current_percent")),
+        spare_least_percent=_percent(_at(found, "spare_available", "threshold_percent")),
+        notes=() if failing else tuple(below[:_NOTES_MAX]),
+    )
+
+
+def _attributes(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return _dicts(_at(found, "ata_smart_attributes", "table"))[:_ATTRIBUTES_MAX]
+
+
+def _raw(attribute: dict[str, Any] | None) -> int | None:
+    """Of "12 (0 3)" and the like the first number counts; the value is all of it in one."""
+    first = _text(_at(attribute, "raw", "string")).split(" ")[0]
+    if first.isascii() and first.isdigit():
+        return _count(int(first))
+    return _count(_at(attribute, "raw", "value"))
+
+
+def _worn(attributes: list[dict[str, Any]]) -> int | None:
+    for attribute in attributes:
+        left = _count(_at(attribute, "value"))
+        if _at(attribute, "name") in _LIFE_LEFT and left is not None:
+            return max(0, 100 - left)
+    return None
+
+
+def _device_statistic(found: dict[str, Any], name: str) -> int | None:
+    for page in _dicts(_at(found, "ata_device_statistics", "pages")):
+        for entry in _dicts(_at(page, "table")):
+            if _at(entry, "name") == name and _at(entry, "flags", "valid") is not False:
+                return _percent(_at(entry, "value"))
+    return None
+
+
+# --- what all have -----------------------------------------------------------------------
+
+
+def _verdict(found: dict[str, Any], status: int) -> SmartHealth:
+    passed = _at(found, "smart_status", "passed")
+    if passed is False or status & _FAILING:
+        return SmartHealth.FAILING
+    return SmartHealth.PASSED if passed is True else SmartHealth.UNKNOWN
+
+
+def _why(health: SmartHealth, found: dict[str, Any]) -> str:
+    if health is SmartHealth.PASSED:
+        return ""
+    if health is SmartHealth.FAILING:
+        return "it expects to fail soon"
+    if _at(found, "smart_support", "available") is False:
+        return "it has no SMART"
+    if _at(found, "smart_support", "enabled") is False:
+        return "its SMART is switched off: 'smartctl -s on' switches it on"
+    said = _messages(found)
+    return said[0] if said else "it does not say"
+
+
+def _messages(found: dict[str, Any]) -> list[str]:
+    """Errors first."""
+    entries = _dicts(_at(found, "smartctl", "messages"))
+    entries.sort(key=lambda entry: _at(entry, "severity") != "error")
+    return [text for entry in entries if (text := _text(_at(entry, "string")))]
+
+
+# --- reading what may be anything --------------------------------------------------------
+
+
+def _at(found: object, *keys: str) -> Any:
+    """What stands there; None: nothing does."""
+    for key in keys:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(key)
+    return found
+
+
+def _dicts(found: object) -> list[dict[str, Any]]:
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _text(found: object) -> str:
+    """One line, bounded."""
+    return " ".join(found.split())[:_TEXT_MAX] if isinstance(found, str) else ""
+
+
+def _count(found: object) -> int | None:
+    if isinstance(found, bool) or not isinstance(found, int):
+        return None
+    return found if 0 <= found <= _COUNT_MAX else None
+
+
+def _percent(found: object) -> int | None:
+    """Wear goes past 100; 255 is the most that a disk can say."""
+    count = _count(found)
+    return count if count is not None and count <= 255 else None
+
+
+def _degrees(found: object) -> int | None:
+    """255 and the like are no temperature; 0 is what a disk without a sensor says."""
+    if isinstance(found, bool) or not isinstance(found, int):
+        return None
+    return found if found and -60 <= found <= 200 else None
+
+
+def _first(*found: int | None) -> int | None:
+    return next((each for each in found if each is not None), None)
