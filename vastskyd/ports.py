@@ -14,7 +14,7 @@ from typing import Protocol
 
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.ids import ExtentId, NodeId
-from vastskyd.core.model import Encryption, Record
+from vastskyd.core.model import Encryption, Record, SmartReading
 from vastskyd.core.names import LegName, PathName
 from vastskyd.core.pace import Activity
 
@@ -195,6 +195,11 @@ class Md(Protocol):
     async def remove(self, device: str, leg: str) -> None:
         """A failed leg leaves the array; its device is free. Also for a leg already detached."""
 
+    async def resize(self, device: str, raid_devices: int) -> None:
+        """The array is made for that many legs; those in it stay in it. A new place is empty, and
+        the array degraded, until a leg is added. BusyError: something is being copied, or more legs
+        than that are in it."""
+
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         """A resync goes at `min_kib_s` while the array is in use, else at up to `max_kib_s`, which
         wins where it is the lower."""
@@ -369,6 +374,15 @@ class Disks(Protocol):
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         """The range reads as zeros, durably. Callers pass ranges that finish within seconds."""
+
+
+class Smart(Protocol):
+    """What disks say of their own health."""
+
+    async def read(self, path: str) -> SmartReading | None:
+        """None: the disk sleeps, and goes on sleeping. A reading of unknown health says why: there
+        is no such disk, or it does not tell. DeviceError: nobody could ask, or no answer in time.
+        """
 
 
 # --- store, peers, clock -----------------------------------------------------------------

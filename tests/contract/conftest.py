@@ -17,7 +17,15 @@ _IN_GUEST = os.environ.get("VASTSKY_CONTRACT_WORLD") == "lab"
 
 # By name: a guest has no tests.sim.
 _WORLD = "tests.contract.lab_world" if _IN_GUEST else "tests.sim.contract_world"
-_SUITES = ("test_dm.py", "test_md.py", "test_nbd.py", "test_disks.py", "test_flushes.py")
+_SUITES = (
+    "test_dm.py",
+    "test_md.py",
+    "test_md_resize.py",
+    "test_nbd.py",
+    "test_disks.py",
+    "test_flushes.py",
+    "test_smart.py",
+)
 _SIMULATED = () if _IN_GUEST else _SUITES
 
 # What has no world here is not collected; test_on_real_kernel.py runs all of it in a guest.

@@ -18,6 +18,7 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.kernel.disks import LinuxDisks
 from vastskyd.kernel.host import HostKernel
+from vastskyd.kernel.smart import LinuxSmart
 
 MIB = 1024 * 1024
 TLS = Path("/run/contract-tls")
@@ -53,6 +54,7 @@ class LabWorld:
     def __init__(self) -> None:
         self.kernel = HostKernel(TLS / "client")
         self.disks = LinuxDisks()
+        self.smart = LinuxSmart()
         self._spare = sorted(glob.glob("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_*-d?"))
         # Not from the start: a disk must not look like what a leg on it holds.
         self._used_mib = [8] * len(self._spare)
@@ -140,6 +142,12 @@ class LabWorld:
         server = self._servers.pop(port)
         server.send_signal(signal.SIGKILL)
         server.wait(10)
+
+    async def make_smart_disk(self) -> str:
+        return self._spare[0]
+
+    async def no_disk(self, leg: str) -> str:
+        return leg  # device-mapper's
 
     async def make_disk(self, size_bytes: int) -> str:
         """A loop device over a part of a spare disk: no link of udev's, so its plain name."""

@@ -28,8 +28,10 @@ SUITES = {
     "store1": ("contract/test_md.py", "contract/test_disks.py", "contract/test_udev.py"),
     "store2": (
         "contract/test_dm.py",
+        "contract/test_md_resize.py",
         "contract/test_nbd.py",
         "contract/test_flushes.py",
+        "contract/test_smart.py",
         "contract/test_exports.py",
         "exports/test_systemd_lab.py",
     ),

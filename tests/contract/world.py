@@ -11,7 +11,7 @@ from typing import Protocol
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
-from vastskyd.ports import Disks, Kernel
+from vastskyd.ports import Disks, Kernel, Smart
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Program(Protocol):
 class World(Protocol):
     kernel: Kernel
     disks: Disks
+    smart: Smart
 
     async def make_legs(self, count: int, size_bytes: int) -> tuple[str, ...]:
         """Device files that read as zeros, apart from each other, fit to be a leg's path."""
@@ -51,6 +52,12 @@ class World(Protocol):
 
     async def make_disk(self, size_bytes: int) -> str:
         """A disk or partition that Disks.list has, reading as zeros."""
+
+    async def make_smart_disk(self) -> str:
+        """A disk that is well, and says so."""
+
+    async def no_disk(self, leg: str) -> str:
+        """A block device without a health of its own, made of a device of make_legs if need be."""
 
     async def put_filesystem(self, path: str) -> None: ...
 

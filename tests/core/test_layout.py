@@ -60,7 +60,8 @@ def path(number: int) -> str:
 @dataclass(frozen=True)
 class Stack:
     """One segment's stack on a head. `used` are the legs in the array, `dead` those whose path is
-    gone, `there` the legs that are mapped (None: all of them)."""
+    gone, `there` the legs that are mapped (None: all of them), `leaving` the one that another was
+    put in the place of; then there is one more than `copies`."""
 
     states: tuple[LegState, ...]
     used: tuple[int, ...] | None = None
@@ -74,6 +75,11 @@ class Stack:
     waited: bool = True
     faulty: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
+    filling: tuple[int, ...] = ()
+    leaving: int | None = None
+    copies: int | None = None
+    places: int = 0
+    syncing: bool = False
 
     def spec(self) -> VolumeSpec:
         legs = tuple(
@@ -85,13 +91,15 @@ class Stack:
                 endpoints=(Endpoint(network=0, address=f"10.0.0.{number}", port=10810),),
                 export_name="x",
                 length_bytes=SIZE + 4 * MIB,
+                leaving=number == self.leaving,
             )
             for number, state in enumerate(self.states)
         )
         segment = SegmentSpec(index=0, length_bytes=SIZE, initialised=self.initialised, legs=legs)
         return VolumeSpec(
-            id=VOLUME, name="v", size_bytes=SIZE, copies=len(self.states), layout=Layout.RAID1,
-            epoch=EPOCH, attached=True, encryption=Encryption.NONE, segments=(segment,),
+            id=VOLUME, name="v", size_bytes=SIZE, copies=self.copies or len(self.states),
+            layout=Layout.RAID1, epoch=EPOCH, attached=True, encryption=Encryption.NONE,
+            segments=(segment,),
         )  # fmt: skip
 
     def sight(self) -> Sight:
@@ -109,9 +117,14 @@ class Stack:
             for number in there
         }
         members = {
-            f"dm-{n}": SeenMember(f"dm-{n}", n not in self.faulty, n in self.faulty) for n in used
+            f"dm-{n}": SeenMember(
+                f"dm-{n}", n not in (*self.faulty, *self.filling), n in self.faulty
+            )
+            for n in used
         }
-        array = SeenArray("/dev/md9", VOLUME, 0, members, True, self.read_only, 0, 0)
+        places = self.places or self.copies or len(self.states)
+        total = SIZE if self.syncing else 0
+        array = SeenArray("/dev/md9", VOLUME, 0, members, True, self.read_only, places, 0, total)
         volume = SeenVolume(volume_dm_name("v"), "/dev/dm-99", VOLUME, self.epoch, 1)
         return Sight(
             legs,

@@ -22,6 +22,7 @@ from vastskyd.core.model import (
     Role,
     ScrubResult,
     Severity,
+    SmartHealth,
     VolumeState,
 )
 from vastskyd.core.paging import page
@@ -44,9 +45,15 @@ NODES = (
     api.NodeView(id=NodeId("store2"), roles=(Role.STORAGE,), addresses=(), rack="",
                  state="unreachable", unreachable_s=300.5),
 )  # fmt: skip
+SMART = api.SmartView(
+    health=SmartHealth.PASSED, reason="", model="WDC WD30EFRX", read_s=1.7e9, reallocated=12,
+    pending=None, media_errors=0, wear_percent=93, spare_percent=None, temperature_c=35,
+    power_on_h=48000, warnings=("its reallocated sectors grew from 4 to 12",),
+)  # fmt: skip
 DISKS = (
     api.DiskView(id=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", serial="S\0X",
-                 size_bytes=100 * GIB, free_bytes=50 * GIB, state="online", message=""),
+                 size_bytes=100 * GIB, free_bytes=50 * GIB, state="online", message="",
+                 volumes=("data",), smart=SMART),
     api.DiskView(id=DiskId(""), node=NodeId("store2"), path="/dev/sdc", serial="",
                  size_bytes=10 * GIB, free_bytes=0, state="candidate", message="ext4 filesystem"),
 )  # fmt: skip

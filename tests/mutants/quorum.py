@@ -40,6 +40,13 @@ MUTANTS = (
         f"{_AT_HEAD}::test_what_waits_is_not_released_below_the_write_quorum",
     ),
     mutant(
+        "quorum-head-lets-go-too-soon",
+        "a head lets go of a leg that is being replaced while another is in trouble",
+        _LAYOUT,
+        ("return sum(other in rest for other in in_sync) >= copies and", "return"),
+        "tests/core/test_layout_moves.py::test_letting_go_leaves_as_many_as_there_are_to_be",
+    ),
+    mutant(
         "quorum-joining-does-not-count",
         "a head goes on by the committed set alone, whatever legs are joining it",
         _LAYOUT,

@@ -39,7 +39,7 @@ from vastskyd.core.turn import Policy
 from vastskyd.core.units import MIB
 from vastskyd.ondisk.slots import Current, choose
 from vastskyd.roles.joining import EXPORT_PORT_FIRST
-from vastskyd.roles.member import Member, Ports
+from vastskyd.roles.member import Member, Ports, Tuning
 from vastskyd.store.identity import Identity
 
 T = TypeVar("T")
@@ -48,6 +48,8 @@ CLUSTER = ClusterId("c" * 16)
 PORT = 8884
 LEG_TIMEOUT_S = 3.0
 REBUILD_DELAY_S = 40.0
+SMART_INTERVAL_S = 30.0
+TUNING = Tuning(LEG_TIMEOUT_S, SMART_INTERVAL_S)
 ASK_AGAIN_S = 0.5
 JOB_WAIT_S = 5.0
 
@@ -176,12 +178,13 @@ class SimCluster:
             kernel=ports.kernel,
             exports=ports.exports,
             disks=ports.disks,
+            smart=ports.smart,
             peers=ports.peers,
             clock=ports.clock,
             vault=ports.vault if manages else None,
             issuer=NoIssuer() if manages else None,
         )
-        member = self.members[ports.node] = Member(identity, doors, self.policy, LEG_TIMEOUT_S)
+        member = self.members[ports.node] = Member(identity, doors, self.policy, TUNING)
         return member
 
     def power_on(self, *names: str) -> None:

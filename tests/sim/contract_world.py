@@ -19,15 +19,17 @@ from tests.sim.world import World
 from tests.sim.write_cache import WriteCache
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.errors import NotFoundError, UnreachableError
-from vastskyd.core.ids import ExtentId, NodeId
+from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Encryption, Role
-from vastskyd.core.names import PathName
+from vastskyd.core.names import LegName, PathName
 from vastskyd.core.ondisk_layout import SLOT_OFFSETS_BYTES
-from vastskyd.ports import Disks, Export, Exports, ExportServer, Kernel
+from vastskyd.core.units import MIB
+from vastskyd.ports import Disks, Export, Exports, ExportServer, Kernel, Smart
 
 SEED = 1
 HEAD = NodeId("head1")
 PORT = 10900
+DISK_BYTES = 16 * MIB
 EXPORT = Export(HEAD, ExtentId("00000000000000ff"), 1, "the-export")
 
 
@@ -42,6 +44,7 @@ class SimWorld:
         ports = self._world.ports(HEAD)
         self.kernel: Kernel = ports.kernel
         self.disks: Disks = ports.disks
+        self.smart: Smart = ports.smart
         self._contents = world.contents
         self._servers: dict[str, FakeHost] = {}
         self._disks_made = 0
@@ -55,6 +58,13 @@ class SimWorld:
         disk = self._new_disk(size_bytes)
         await asyncio.sleep(2 * UDEV_S)
         return disk.stable_path
+
+    async def make_smart_disk(self) -> str:
+        return await self.make_disk(DISK_BYTES)
+
+    async def no_disk(self, leg: str) -> str:
+        name = LegName(VolumeId("0" * 24), 0, ExtentId("00000000000000fe"), 1)
+        return await self.kernel.dm.ensure_leg(name, (leg,), DISK_BYTES // 2)
 
     def _new_disk(self, size_bytes: int) -> DiskBlock:
         self._disks_made += 1

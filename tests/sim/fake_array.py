@@ -118,6 +118,20 @@ class FakeArray(Block):
         taken = [m.slot for m in self.members]
         return next((slot for slot in range(self.copies) if slot not in taken), None)
 
+    def resize(self, copies: int) -> bool:
+        """As raid1_reshape does it: slots are closed up when there are fewer."""
+        copying = self.sync_action != "idle" or bool(self.need_resync)
+        placed = [m for m in self.members if m.slot is not None]
+        if copying or not self.writable or len(placed) > copies:
+            return copies == self.copies
+        if copies < self.copies:
+            for slot, member in enumerate(sorted(placed, key=lambda m: m.slot or 0)):
+                member.slot = slot
+        self.copies = copies
+        self._promote_spare()
+        self.supers_changed()
+        return True
+
     def join(self, member: Member) -> None:
         """From now on every write goes to it too."""
         self.members.append(member)

@@ -4,10 +4,13 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tests.sim.blocks import CALL_TIMEOUT_S, Bio, Block, IoError, KernelState, Op, Patch, grains
 from tests.sim.faults import Door
 from tests.sim.write_cache import WriteCache
 from vastskyd.core.errors import ConflictError, DeviceError, NotFoundError
+from vastskyd.core.model import SmartHealth, SmartReading
 from vastskyd.core.ondisk_layout import AREA_START_BYTES, SLOT_BYTES, SLOT_OFFSETS_BYTES
 from vastskyd.core.pace import Activity
 from vastskyd.core.units import GRAIN_BYTES
@@ -17,6 +20,23 @@ from vastskyd.ports import BlockDevice, SlotBytes
 SLOT_WRITE_S = 0.004
 WIPE_S_PER_GRAIN = 0.001
 WIPE_GRAINS_AT_ONCE = 64
+
+
+WELL = SmartReading(
+    health=SmartHealth.PASSED,
+    model="Simulated disk",
+    reallocated=0,
+    pending=0,
+    media_errors=0,
+    wear_percent=1,
+    temperature_c=35,
+    power_on_h=1000,
+)
+
+
+FAILING = msgspec.structs.replace(
+    WELL, health=SmartHealth.FAILING, reason="its reliability is degraded"
+)
 
 
 def empty_slots() -> list[bytes]:
@@ -30,6 +50,7 @@ class FakeMedia:
     `failed`: every access is an error. `bad`: those grains are, `unreadable` ones until they are
     written, and `unwritable` ones when they are. `slow_s`: how long each access takes. `found` is
     a foreign signature. `done` counts accesses. `cache`: None if all that is written is durable.
+    `smart` is what it says of itself, unless it is `asleep`.
     """
 
     serial: str
@@ -45,6 +66,8 @@ class FakeMedia:
     slow_s: float = 0.0
     done: int = 0
     cache: WriteCache | None = None
+    smart: SmartReading = WELL
+    asleep: bool = False
 
     def _errs(self, bio: Bio) -> bool:
         reads = bio.op in (Op.READ, Op.READ_META)

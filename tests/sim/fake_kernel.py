@@ -14,6 +14,7 @@ from tests.sim.fake_exports import FakeExports, ServerProcess
 from tests.sim.fake_md import FakeMd
 from tests.sim.fake_nbd import FakeNbd
 from tests.sim.fake_network import FakeNetwork
+from tests.sim.fake_smart import FakeSmart
 from tests.sim.faults import Door
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import NodeId
@@ -199,6 +200,7 @@ class FakeKernel:
         self._door = door
         self._seen = self._state.changes
         self.disks = FakeDisks(host.kernel, door)
+        self.smart = FakeSmart(host.kernel, door)
         self.exports = FakeExports(host, door)
         self._dm = FakeDm(host.kernel, door)
         self._md = FakeMd(host.kernel, door)

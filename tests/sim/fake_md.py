@@ -250,6 +250,12 @@ class FakeMd:
             else:
                 await asyncio.sleep(BUSY_RETRY_S)
 
+    async def resize(self, device: str, raid_devices: int) -> None:
+        async with self._door.step("md.resize"):
+            array = self._array(device)
+            if not array.resize(raid_devices):
+                raise BusyError(f"{device}: something is copied, or it has more legs")
+
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         async with self._door.step("md.set_sync_rate"):
             self._array(device).set_rate(max_kib_s)

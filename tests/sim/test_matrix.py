@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.sim.cluster import LEG_TIMEOUT_S, RACKED, REBUILD_DELAY_S, Shape, SimCluster
-from tests.sim.fake_disks import FakeMedia
+from tests.sim.cluster import (
+    LEG_TIMEOUT_S,
+    RACKED,
+    REBUILD_DELAY_S,
+    SMART_INTERVAL_S,
+    Shape,
+    SimCluster,
+)
+from tests.sim.fake_disks import FAILING, FakeMedia
 from tests.sim.survey import Watch
 from tests.sim.test_cluster import at_the_end, attached, legs_on, simulate
 from vastskyd.core import api
@@ -108,6 +115,11 @@ async def slow(cluster: SimCluster) -> None:
 
 async def slow_mended(cluster: SimCluster) -> None:
     media_of(cluster, "s1").slow_s = 0.0
+
+
+async def smart_fails(cluster: SimCluster) -> None:
+    media_of(cluster, "s1").smart = FAILING
+    await asyncio.sleep(SMART_INTERVAL_S)
 
 
 async def disk_fails(cluster: SimCluster) -> None:
@@ -233,6 +245,9 @@ CASES = {
     "disk: I/O errors on a range": Case(bad_range, "", bad_range_mended),
     "disk: a range cannot be read": Case(unreadable_range),
     "disk: slow": Case(slow, "", slow_mended),
+    "disk: says that it is failing": Case(
+        smart_fails, "disk s1:/dev/disk/by-id/s1-0 is failing", new_disk, lasts_s=40
+    ),
     "disk: fails": Case(disk_fails, "", new_disk, lasts_s=40),
     "disk: returns at once": Case(put_back(0.3)),
     "disk: returns with old data": Case(put_back(30)),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.sim import loop
-from tests.sim.cluster import POLICY, SimCluster
+from tests.sim.cluster import POLICY, TUNING, SimCluster
 from tests.sim.fake_array import FakeArray
 from tests.sim.fake_disks import FakeMedia
 from vastskyd.core import api
@@ -419,7 +419,7 @@ def test_never_until_the_setting_changes() -> None:
         cluster = await attached(policy=replace(POLICY, scrub_interval_s=0.0))
         await asyncio.sleep(1000)
         assert not any(job.kind is JobKind.SCRUB for job in cluster.state().jobs.values())
-        cluster.members["h1"].retune(replace(POLICY, scrub_interval_s=60.0), 3.0)
+        cluster.members["h1"].retune(replace(POLICY, scrub_interval_s=60.0), TUNING)
         await cluster.until("it is scrubbed", 30, lambda: _is_scrubbed(cluster, "no difference"))
         cluster.world.check()
 

@@ -65,7 +65,7 @@ class Store:
         self.ports = self.world.ports("store")
         self.role = StorageRole(
             CLUSTER, "sim", self.ports.kernel, self.ports.exports, self.ports.disks,
-            self.ports.clock, lambda: None,
+            self.ports.smart, self.ports.clock, 0.0, lambda: None,
         )  # fmt: skip
 
     async def told(
@@ -274,7 +274,7 @@ def test_a_disk_of_another_cluster_is_refused() -> None:
         before = list(store.media.slots)
         store.role = StorageRole(
             ClusterId("f" * 16), "other", store.ports.kernel, store.ports.exports,
-            store.ports.disks, store.ports.clock, lambda: None,
+            store.ports.disks, store.ports.smart, store.ports.clock, 0.0, lambda: None,
         )  # fmt: skip
         report = await store.told(enrol=True)
         assert [disk.condition for disk in report.disks] == [DiskCondition.REFUSED]

@@ -18,6 +18,7 @@ from tests.sim.fake_exports import FakeExports
 from tests.sim.fake_kernel import FakeHost, FakeKernel
 from tests.sim.fake_network import FakeNetwork
 from tests.sim.fake_peers import SimPeers, keep_session
+from tests.sim.fake_smart import FakeSmart
 from tests.sim.faults import DaemonCrash, Door, FaultPlan, NoFaults
 from tests.sim.loop import SimClock, SimLoop, context_of
 from tests.sim.write_cache import WriteCache
@@ -39,6 +40,7 @@ class DaemonPorts:
     kernel: FakeKernel
     exports: FakeExports
     disks: FakeDisks
+    smart: FakeSmart
     vault: Vault
     peers: SimPeers
     clock: SimClock
@@ -241,6 +243,7 @@ class World:
             kernel=kernel,
             exports=kernel.exports,
             disks=kernel.disks,
+            smart=kernel.smart,
             vault=FakeVault(self.stores[name], door, lambda: name in self.full_stores),
             peers=peers,
             clock=SimClock(self.rng(f"tokens:{name}:{self._lives}"), lambda: host.skew_s),

@@ -40,6 +40,14 @@ RIGHT: dict[str, str] = {
     "rebuild.rate_max_kib_s": "KiB a second from 1024 to 100000000",
     "scrub": "a table: [scrub]",
     "scrub.interval_h": "hours from 1 to 87600 (ten years), or 0 for never",
+    "smart": "a table: [smart]",
+    "smart.interval_s": "seconds from 10 to 604800 (a week), or 0 for never",
+    "smart.reallocated": "a number of sectors from 1 to 1000000, or 0 for no warning",
+    "smart.pending": "a number of sectors from 1 to 1000000, or 0 for no warning",
+    "smart.media_errors": "a number of errors from 1 to 1000000, or 0 for no warning",
+    "smart.wear_percent": "percent from 1 to 255; a disk may outlive 100",
+    "smart.temperature_c": "degrees Celsius from 20 to 120",
+    "smart.forget_d": "days from 1 to 3650",
     "placement": "a table: [placement]",
     "placement.segment_max": 'a size from "1G" to "16T", as in segment_max = "64G"',
     "placement.data_encryption": '"tls" or "none"',
@@ -71,6 +79,13 @@ EFFECTS: dict[str, Effect] = {
     "rebuild.rate_min_kib_s": Effect.RELOAD,
     "rebuild.rate_max_kib_s": Effect.RELOAD,
     "scrub.interval_h": Effect.RELOAD,
+    "smart.interval_s": Effect.RELOAD,
+    "smart.reallocated": Effect.RELOAD,
+    "smart.pending": Effect.RELOAD,
+    "smart.media_errors": Effect.RELOAD,
+    "smart.wear_percent": Effect.RELOAD,
+    "smart.temperature_c": Effect.RELOAD,
+    "smart.forget_d": Effect.RELOAD,
     "placement.segment_max": Effect.RELOAD,
     "placement.data_encryption": Effect.JOIN,
 }
@@ -116,6 +131,20 @@ class Scrub(Record):
     interval_h: Annotated[int, msgspec.Meta(ge=0, le=87_600)] = 672
 
 
+class Smart(Record):
+    """How often a storage host asks its disks for their health (0: never), and from where on the
+    manager warns. Of errors those count that came since the disk was enrolled, or since they last
+    stopped growing for `forget_d` days; 0: it does not warn of them."""
+
+    interval_s: float = 1800.0
+    reallocated: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+    pending: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+    media_errors: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+    wear_percent: Annotated[int, msgspec.Meta(ge=1, le=255)] = 90
+    temperature_c: Annotated[int, msgspec.Meta(ge=20, le=120)] = 65
+    forget_d: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
+
+
 class Placement(Record):
     """How new volumes are cut. `data_encryption` is read once, by `cluster init`."""
 
@@ -140,6 +169,7 @@ class Config(Record):
     timeouts: Timeouts = Timeouts()
     rebuild: Rebuild = Rebuild()
     scrub: Scrub = Scrub()
+    smart: Smart = Smart()
     placement: Placement = Placement()
 
     def value_of(self, key: str) -> object:
@@ -179,6 +209,11 @@ def _check_addresses(config: Config) -> None:
         raise ValueError
 
 
+def _check_smart_interval(config: Config) -> None:
+    if config.smart.interval_s != 0:
+        _between(config.smart.interval_s, 10, 604_800)
+
+
 def _check_rack(config: Config) -> None:
     if not _RACK.fullmatch(config.rack):
         raise ValueError
@@ -199,6 +234,7 @@ CHECKS: dict[str, Callable[[Config], None]] = {
     "timeouts.failover_delay_s": lambda config: _between(
         config.timeouts.failover_delay_s, 0, 604_800
     ),
+    "smart.interval_s": _check_smart_interval,
     "placement.segment_max": lambda config: _between(
         config.placement.segment_max_bytes, SEGMENT_MAX_LEAST_BYTES, SEGMENT_MAX_MOST_BYTES
     ),

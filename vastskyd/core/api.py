@@ -19,6 +19,7 @@ from vastskyd.core.model import (
     Record,
     Role,
     ScrubResult,
+    SmartHealth,
     VolumeState,
 )
 from vastskyd.core.witness import Introduction
@@ -188,11 +189,13 @@ class Token(Record):
 
 
 class EnrolDisk(Act):
-    """Answer: JobStarted. ConflictError if anything is on it, unless `wipe`."""
+    """Answer: JobStarted. ConflictError if anything is on it, unless `wipe`; its job fails so if
+    the disk's SMART health does, unless `failing`."""
 
     node: NodeId
     path: str
     wipe: bool = False
+    failing: bool = False
 
 
 class RetireDisk(Act):
@@ -334,8 +337,27 @@ class NodeView(Record):
     unreachable_s: float = 0.0
 
 
+class SmartView(Record):
+    """What the disk said of itself when it last said something new, at `read_s`; what it does not
+    say is missing. `warnings`: what people should know of it, as sentences."""
+
+    health: SmartHealth
+    reason: str
+    model: str
+    read_s: float
+    reallocated: int | None
+    pending: int | None
+    media_errors: int | None
+    wear_percent: int | None
+    spare_percent: int | None
+    temperature_c: int | None
+    power_on_h: int | None
+    warnings: tuple[str, ...]
+
+
 class DiskView(Record):
-    """A candidate has no id; `found` says why it cannot be enrolled without --wipe."""
+    """A candidate has no id, and its `message` says why it cannot be enrolled without --wipe.
+    `volumes`: the names of those that have legs on it. `smart` is missing until it was asked."""
 
     id: DiskId
     node: NodeId
@@ -345,6 +367,8 @@ class DiskView(Record):
     free_bytes: int
     state: str
     message: str
+    volumes: tuple[str, ...] = ()
+    smart: SmartView | None = None
 
 
 class LegView(Record):

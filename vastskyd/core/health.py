@@ -2,8 +2,11 @@
 
 from enum import StrEnum
 
-from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition, VolumeFact
+from vastskyd.core.ailing import disk_warnings
+from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition
+from vastskyd.core.evacuating import outlook
 from vastskyd.core.ids import ExtentId
+from vastskyd.core.legs import leg_facts, reachable, volume_fact
 from vastskyd.core.model import AttachmentState, Disk, DiskState, LegState, Segment, Volume
 from vastskyd.core.recovery import is_lost
 from vastskyd.core.scrubbing import undecided
@@ -22,27 +25,6 @@ class Health(StrEnum):
 
 
 _GOOD = (LegState.IN_SYNC, LegState.JOINING)
-
-
-def leg_facts(turn: Turn, volume: Volume) -> dict[ExtentId, LegFact]:
-    """What the volume's head says of its legs in this attachment; empty if it says nothing."""
-    fact = volume_fact(turn, volume)
-    if fact is None:
-        return {}
-    return {leg.extent: leg for segment in fact.segments for leg in segment.legs}
-
-
-def volume_fact(turn: Turn, volume: Volume) -> VolumeFact | None:
-    attachment = volume.attachment
-    if attachment is None:
-        return None
-    fact = turn.facts[attachment.head].volumes.get(volume.id)
-    return fact if fact is not None and fact.epoch == attachment.epoch else None
-
-
-def reachable(turn: Turn, extent: ExtentId) -> bool:
-    disk = turn.draft.disk_of(extent)
-    return disk is not None and disk.state is DiskState.ONLINE and turn.facts[disk.node].online
 
 
 def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
@@ -87,7 +69,7 @@ def _segment_health(
     missing = [extent for extent in of_segment if extent not in good]
     if not good:
         return Health.UNAVAILABLE, f"{where}: no in-sync leg is within reach"
-    if not missing:
+    if not missing or len(good) >= volume.copies:  # one more is made while a leg is moved
         failed = [extent for extent in good if _disk_failed(turn, extent)]
         if failed:
             said = f"a copy is on {_names(turn, failed)}, which has failed: save what can be read"
@@ -136,7 +118,12 @@ def problems(turn: Turn) -> tuple[str, ...]:
     for disk in turn.draft.disks.values():
         if disk.state in (DiskState.FAILED, DiskState.MISSING, DiskState.UNSEEN):
             said.append(f"disk {disk_name(disk)} is {disk.state}: {disk.reason}")
-        elif disk.slow:
+            continue
+        if disk.state is DiskState.FAILING:
+            why = f"it says so itself (SMART: {disk.reason})"
+            said.append(f"disk {disk_name(disk)} is failing: {why}; {outlook(turn, disk)}")
+        said += [f"disk {disk_name(disk)}: {each}" for each in ailments(turn, disk)]
+        if disk.slow:
             said.append(f"disk {disk_name(disk)} is slow{_pace(turn, disk)}")
     for volume in turn.draft.volumes.values():
         said += _together(turn, volume)
@@ -146,6 +133,16 @@ def problems(turn: Turn) -> tuple[str, ...]:
         if health is not Health.REDUNDANT:
             said.append(f"volume {volume.name} is {health}" + (f": {why}" if why else ""))
     return tuple(said)
+
+
+def ailments(turn: Turn, disk: Disk) -> list[str]:
+    """What a disk's SMART warns of, as sentences."""
+    said = [warning.message for warning in disk_warnings(turn, disk)]
+    if disk.smart_ignored and disk.smart is not None and disk.smart.last.reason:
+        said.append(
+            f"it was enrolled although it says that it is failing: {disk.smart.last.reason}"
+        )
+    return said
 
 
 def _pace(turn: Turn, disk: Disk) -> str:

@@ -45,6 +45,7 @@ from vastskyd.core.steps import (
     ReleaseLeg,
     RemoveMember,
     RemoveWreck,
+    ResizeArray,
     Step,
     StopArray,
     UnmapLeg,
@@ -172,6 +173,11 @@ def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sigh
         if extent not in wanted or _may_drop(segment, extent):
             draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
             return
+    for seen in working:
+        extent = seen.name.extent
+        if wanted[extent].leaving and _may_leave(segment, extent, spec.copies):
+            draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
+            return
     draft.steps += [ReleaseLeg(seen.name) for seen in faulty if seen.holds]
     if faulty and all(set(seen.paths) - seen.failed for seen in working):
         draft.steps.append(RemoveMember(array.device, faulty[0].device))
@@ -203,6 +209,19 @@ def _may_drop(segment: SegmentSight, extent: ExtentId) -> bool:
         return False
     rest = [other for other in segment.active() if other != extent]
     return may_acknowledge(in_sync, joining, rest)
+
+
+def _may_leave(segment: SegmentSight, extent: ExtentId, copies: int) -> bool:
+    """Whether the rest of the set is enough by itself, all of it at work."""
+    rest = [
+        other
+        for other, fact in segment.facts.items()
+        if fact.condition is LegCondition.ACTIVE and other != extent
+    ]
+    in_sync = segment.in_state(LegState.IN_SYNC)
+    return sum(other in rest for other in in_sync) >= copies and may_acknowledge(
+        in_sync, segment.in_state(LegState.JOINING), rest
+    )
 
 
 # --- reaching legs ------------------------------------------------------------------------
@@ -338,24 +357,39 @@ def _build_array(
 def _fill_array(
     draft: _Draft, spec: VolumeSpec, segment: SegmentSight, array: SeenArray, sight: Sight
 ) -> None:
-    """Legs out of the set join the array once they can be reached and it is written to."""
-    for leg in segment.spec.legs:
-        seen = sight.legs.get(leg.extent)
-        if (
-            leg.state in (LegState.BEHIND, LegState.REBUILDING)
-            and not leg.condemned
-            and not array.read_only
-            and seen is not None
-            and seen.name.epoch == spec.epoch
-            and seen.holds
-            and set(seen.paths) - seen.failed
-            and kernel_name(seen.device) not in array.members
-            and len(array.members) < spec.copies
-        ):
-            draft.steps.append(
-                AddMember(array.device, seen.device, leg.extent, spec.id, segment.spec.index)
-            )
-            return
+    """Legs out of the set join the array once they can be reached and it is written to. It has a
+    place more than the volume has copies while a leg is moved, and no longer: md takes an array
+    with an empty place for degraded, and keeps all marks in its bitmap."""
+    waiting = [
+        (leg.extent, seen.device)
+        for leg in segment.spec.legs
+        if leg.state in (LegState.BEHIND, LegState.REBUILDING)
+        and not leg.condemned
+        and not array.read_only
+        and (seen := sight.legs.get(leg.extent)) is not None
+        and seen.name.epoch == spec.epoch
+        and seen.holds
+        and set(seen.paths) - seen.failed
+        and kernel_name(seen.device) not in array.members
+    ]
+    members, most = len(array.members), max(spec.copies, len(segment.spec.legs))
+    if waiting and members < min(array.places, most):
+        extent, device = waiting[0]
+        draft.steps.append(AddMember(array.device, device, extent, spec.id, segment.spec.index))
+    elif waiting and members < most and _may_resize(array, sight):
+        draft.steps.append(ResizeArray(array.device, members + 1))
+    elif array.places > most >= members and _may_resize(array, sight):
+        draft.steps.append(ResizeArray(array.device, most))
+
+
+def _may_resize(array: SeenArray, sight: Sight) -> bool:
+    """md does so between two requests, and not while it copies: what is held would hold that up."""
+    return (
+        not array.read_only
+        and not array.sync_total_bytes
+        and all(member.in_sync for member in array.members.values())
+        and all(set(seen.paths) - seen.failed for seen in _members(array, sight))
+    )
 
 
 # --- the volume's device ------------------------------------------------------------------

@@ -139,7 +139,8 @@ class Disk(Record):
     """An enrolled disk. Extents lie in [area_start_bytes, area_end_bytes).
 
     `clean` are the ranges known to read as zeros: (start, end) pairs, sorted, apart. `smart` is
-    None until the disk was first asked.
+    None until the disk was first asked; `smart_ignored`: an administrator took it though it was
+    failing by its own word, which does not count.
     """
 
     id: DiskId
@@ -154,6 +155,7 @@ class Disk(Record):
     clean: tuple[tuple[int, int], ...] = ()
     slow: bool = False
     smart: SmartHistory | None = None
+    smart_ignored: bool = False
 
 
 class ExtentState(StrEnum):

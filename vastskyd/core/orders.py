@@ -17,6 +17,7 @@ from vastskyd.core.documents import (
     VolumeHints,
     VolumeSpec,
 )
+from vastskyd.core.evacuating import leaving_leg
 from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
     Attachment,
@@ -93,6 +94,7 @@ def _disk_spec(turn: Turn, disk: Disk) -> DiskSpec:
         serial=disk.serial,
         enrol=enrol,
         wipe=any(job.message == WIPE_ALLOWED for job in jobs),
+        failing=disk.smart_ignored,
     )
 
 
@@ -214,7 +216,17 @@ def _volume_spec(
                 legs=tuple(
                     spec
                     for leg in segment.legs
-                    if (spec := _leg_spec(turn, head, attachment, leg, admitted)) is not None
+                    if (
+                        spec := _leg_spec(
+                            turn,
+                            head,
+                            attachment,
+                            leg,
+                            admitted,
+                            leaving=leg.extent == leaving_leg(turn, volume, segment),
+                        )
+                    )
+                    is not None
                 ),
                 scrub=volume.scrub_order if scrub and scrub.segment == segment.index else 0,
             )
@@ -224,7 +236,13 @@ def _volume_spec(
 
 
 def _leg_spec(
-    turn: Turn, head: Node, attachment: Attachment, leg: Leg, admitted: frozenset[ExtentId]
+    turn: Turn,
+    head: Node,
+    attachment: Attachment,
+    leg: Leg,
+    admitted: frozenset[ExtentId],
+    *,
+    leaving: bool,
 ) -> LegSpec | None:
     """None for a leg that the head must not use."""
     extent = turn.draft.extents.get(leg.extent)
@@ -256,4 +274,5 @@ def _leg_spec(
         length_bytes=extent.length_bytes,
         condemned=is_condemned(turn.draft, leg.extent, None if fact is None else fact.condition),
         failed=disk.state is DiskState.FAILED,
+        leaving=leaving,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from vastskyd.core.ailing import follow_smart
 from vastskyd.core.documents import (
     DiskCondition,
     DiskFact,
@@ -15,9 +16,11 @@ from vastskyd.core.documents import (
     VolumeCondition,
     VolumeFact,
 )
+from vastskyd.core.evacuating import evacuate
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.lineage import next_lineage
 from vastskyd.core.model import (
+    SERVING,
     Attachment,
     AttachmentState,
     Disk,
@@ -97,13 +100,16 @@ def _disks(turn: Turn) -> None:
             _follow_disk(turn, disk, fact.condition, fact.message)
             _follow_pace(turn, turn.draft.disks[disk.id], fact.slow_ms)
             _follow_path(turn, turn.draft.disks[disk.id], fact)
+            if fact.smart is not None and fact.condition is DiskCondition.PRESENT:
+                follow_smart(turn, turn.draft.disks[disk.id], fact.smart)
 
 
 def _follow_disk(turn: Turn, disk: Disk, condition: DiskCondition, message: str) -> None:
-    if disk.state in (DiskState.ONLINE, DiskState.MISSING) and condition is DiskCondition.FAILED:
+    there = disk.state in SERVING or disk.state is DiskState.MISSING
+    if there and condition is DiskCondition.FAILED:
         turn.draft.put(msgspec.structs.replace(disk, state=DiskState.FAILED, reason=message))
         turn.event(Severity.ERROR, "disk-failed", disk.id, f"{disk_name(disk)} failed: {message}")
-    elif disk.state is DiskState.ONLINE and condition is DiskCondition.MISSING:
+    elif disk.state in SERVING and condition is DiskCondition.MISSING:
         turn.draft.put(msgspec.structs.replace(disk, state=DiskState.MISSING, reason=message))
         turn.event(
             Severity.ERROR, "disk-missing", disk.id, f"{disk_name(disk)} is missing: {message}"
@@ -141,7 +147,7 @@ def _moved_disks(turn: Turn) -> None:
             if (
                 disk is None
                 or disk.node == node
-                or disk.state not in (DiskState.ONLINE, DiskState.MISSING)
+                or not (disk.state in SERVING or disk.state is DiskState.MISSING)
                 or fact.condition is not DiskCondition.PRESENT
                 or not _gave_away(turn, disk)
             ):
@@ -246,7 +252,7 @@ def _awaited(turn: Turn, segment: Segment, fenced: list[ExtentId]) -> bool:
     """Whether a leg that is not fenced yet is on a node and a disk that will soon answer."""
     for extent in relied_on(segment):
         disk = turn.draft.disk_of(extent)
-        if extent not in fenced and disk is not None and disk.state is DiskState.ONLINE:
+        if extent not in fenced and disk is not None and disk.state in SERVING:
             facts = turn.facts[disk.node]
             fact = facts.extents.get(extent)
             failed = fact is not None and fact.condition is ExtentCondition.FAILED
@@ -404,6 +410,7 @@ _RULES: tuple[Callable[[Turn], None], ...] = (
     fail_over,
     _attachments,
     replace_lost_legs,
+    evacuate,
     follow_scrubs,
     begin_due,
 )

@@ -63,8 +63,9 @@ def _follow_volume(turn: Turn, volume: Volume, fact: VolumeFact, *, current: boo
         if seen.created and segment.in_doubt and _all_active(after, seen):
             after = msgspec.structs.replace(after, in_doubt=False)
         if after != segment:
+            surplus = len(segment.in_sync()) > volume.copies
             volume = turn.put_segment(volume, after)
-            _tell(turn, volume, segment, changes, seen)
+            _tell(turn, volume, segment, changes, seen, surplus=surplus)
         _track_rebuilds(turn, volume, after, seen)
 
 
@@ -117,7 +118,10 @@ def _tell(
     segment: Segment,
     changes: dict[ExtentId, LegState],
     seen: SegmentFact,
+    *,
+    surplus: bool,
 ) -> None:
+    """`surplus`: of its legs one was more than the volume has copies, and was to leave."""
     written = {leg.extent: leg.written_bytes for leg in seen.legs}
     for extent, state in changes.items():
         disk = turn.draft.disk_of(extent)
@@ -125,14 +129,14 @@ def _tell(
         what = f"volume {volume.name}, segment {segment.index}: the leg on {where}"
         if state is LegState.IN_SYNC:
             turn.event(Severity.INFO, "leg-in-sync", volume.id, f"{what} is in sync")
-            for job in _rebuild_jobs(turn, volume, extent):
+            for job in rebuild_jobs(turn, volume, extent):
                 turn.end_job(job, f"redundancy restored{_cost(written.get(extent, 0))}")
         elif state is LegState.JOINING:
             # A few blocks are copied faster than anybody looks: that it was done is told all the
             # same.
-            if not _rebuild_jobs(turn, volume, extent):
-                _start_rebuild(turn, volume, segment, extent)
-        else:
+            if not rebuild_jobs(turn, volume, extent):
+                start_rebuild(turn, volume, segment, extent)
+        elif state is LegState.FAILED or not surplus:
             why = "failed" if state is LegState.FAILED else "fell behind"
             turn.event(Severity.WARNING, "leg-lost", volume.id, f"{what} {why}")
 
@@ -142,11 +146,11 @@ def _track_rebuilds(turn: Turn, volume: Volume, segment: Segment, seen: SegmentF
     behind = segment.in_state(LegState.BEHIND, LegState.REBUILDING)
     for fact in seen.legs:
         recovering = fact.condition is LegCondition.RECOVERING
-        if recovering and fact.extent in behind and not _rebuild_jobs(turn, volume, fact.extent):
-            _start_rebuild(turn, volume, segment, fact.extent)
+        if recovering and fact.extent in behind and not rebuild_jobs(turn, volume, fact.extent):
+            start_rebuild(turn, volume, segment, fact.extent)
 
 
-def _start_rebuild(turn: Turn, volume: Volume, segment: Segment, extent: ExtentId) -> None:
+def start_rebuild(turn: Turn, volume: Volume, segment: Segment, extent: ExtentId) -> None:
     turn.start_job(
         JobKind.REBUILD,
         volume.id,
@@ -161,7 +165,7 @@ def _cost(written_bytes: int) -> str:
     return f"; {format_size(written_bytes)} were written to it" if written_bytes else ""
 
 
-def _rebuild_jobs(turn: Turn, volume: Volume, extent: ExtentId) -> list[Job]:
+def rebuild_jobs(turn: Turn, volume: Volume, extent: ExtentId) -> list[Job]:
     return [job for job in turn.running(JobKind.REBUILD, subject=volume.id) if job.extent == extent]
 
 
@@ -224,7 +228,25 @@ def _is_elsewhere(turn: Turn, extent: ExtentId) -> bool:
     return unseen and disk is not None and not turn.draft.nodes[disk.node].unseen
 
 
+def let_go(turn: Turn, volume: Volume, index: int, extent: ExtentId) -> None:
+    """Of a leg out of the set, for which another is there already."""
+    volume = turn.draft.volumes[volume.id]
+    segment = volume.segments[index]
+    disk = turn.draft.disk_of(extent)
+    where = extent if disk is None else disk_name(disk)
+    turn.release(extent)
+    rest = tuple(leg for leg in segment.legs if leg.extent != extent)
+    turn.put_segment(volume, msgspec.structs.replace(segment, legs=rest))
+    for job in rebuild_jobs(turn, volume, extent):
+        turn.end_job(job, "the leg is not needed any more", "Conflict")
+    said = f"volume {volume.name}, segment {segment.index}: the leg on {where} is not used any more"
+    turn.event(Severity.INFO, "leg-moved", volume.id, said)
+
+
 def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> None:
+    if len(segment.legs) > volume.copies:
+        let_go(turn, volume, segment.index, lost)
+        return
     others = [leg.extent for leg in segment.legs if leg.extent != lost]
     other_nodes = {node for e in others if (node := turn.node_of(e)) is not None}
     racks = {turn.draft.nodes[node].rack for node in other_nodes} - {""}
@@ -242,10 +264,10 @@ def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> No
     )
     turn.release(lost)
     turn.put_segment(volume, msgspec.structs.replace(segment, legs=legs))
-    for job in _rebuild_jobs(turn, volume, lost):
+    for job in rebuild_jobs(turn, volume, lost):
         turn.end_job(job, "the leg was lost and is rebuilt elsewhere", "Device")
     if segment.initialised and volume.attachment is not None:
-        _start_rebuild(turn, volume, segment, extent.id)
+        start_rebuild(turn, volume, segment, extent.id)
     disk = turn.draft.disks[place.disk]
     turn.event(
         Severity.INFO,

@@ -121,6 +121,8 @@ def _hindrance(turn: Turn, volume: Volume, scrub: Scrub) -> str:
     if not turn.facts[attachment.head].online:
         return f"its head {attachment.head} is unreachable"
     segment = volume.segments[scrub.segment]
+    if len(segment.legs) > volume.copies:
+        return f"a leg of segment {segment.index} is being moved"
     seen = _seen(turn, volume, scrub)
     good = set(segment.in_sync())
     if seen is not None:  # a head that has not spoken since the manager started is not told to stop

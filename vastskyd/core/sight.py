@@ -49,8 +49,8 @@ class SeenMember:
 
 @dataclass(frozen=True)
 class SeenArray:
-    """One that is not `running` is half put together or half taken apart. `writes_held`: to some
-    of it, for a scrub."""
+    """One that is not `running` is half put together or half taken apart. `places`: how many legs
+    it is made for. `writes_held`: to some of it, for a scrub."""
 
     device: str
     volume: VolumeId
@@ -58,6 +58,7 @@ class SeenArray:
     members: Mapping[str, SeenMember]
     running: bool
     read_only: bool
+    places: int
     sync_done_bytes: int
     sync_total_bytes: int
     writes_held: bool = False

@@ -94,7 +94,8 @@ def _nvme(found: dict[str, Any], status: int) -> SmartReading:
     spare = _count(_at(log, "available_spare"))
     if spare == 0 and not (bits or 0) & 0x01:
         spare = None  # it does not count: QEMU's
-    health, reason, notes = _verdict(found, status), "", ()
+    health, reason = _verdict(found, status), ""
+    notes: tuple[str, ...] = ()
     if bits is not None:
         severe = [why for bit, why, failing in _NVME_BITS if failing and bits & bit]
         notes = tuple(why for bit, why, failing in _NVME_BITS if not failing and bits & bit)
@@ -114,7 +115,8 @@ def _nvme(found: dict[str, Any], status: int) -> SmartReading:
 
 
 def _scsi(found: dict[str, Any], status: int) -> SmartReading:
-    health, notes = _verdict(found, status), ()
+    health = _verdict(found, status)
+    notes: tuple[str, ...] = ()
     sense = _at(found, "smart_status", "scsi")
     why = _text(_at(sense, "ie_string"))
     if (_at(sense, "asc"), _at(sense, "ascq")) == _SCSI_WARM:

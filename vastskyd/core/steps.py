@@ -106,6 +106,14 @@ class RemoveMember:
 
 
 @dataclass(frozen=True)
+class ResizeArray:
+    """To places for that many legs."""
+
+    array: str
+    places: int
+
+
+@dataclass(frozen=True)
 class StopArray:
     array: str
 
@@ -154,6 +162,7 @@ Step = (
     | AddMember
     | FailMember
     | RemoveMember
+    | ResizeArray
     | StopArray
     | MapVolume
     | UnmapVolume

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from vastskyd.core.errors import NotFoundError
 from vastskyd.core.facts import Facts
 from vastskyd.core.ids import SHORT_ID_DIGITS, DiskId, ExtentId, JobId, NodeId
 from vastskyd.core.model import (
@@ -22,6 +23,7 @@ from vastskyd.core.model import (
 )
 from vastskyd.core.ondisk_layout import EXTENTS_MAX
 from vastskyd.core.placement import PlacedExtent, Room, free_ranges
+from vastskyd.core.smart import SmartLimits
 from vastskyd.core.state import EVENTS_MAX, JOBS_MAX, Draft
 
 
@@ -38,6 +40,7 @@ class Policy:
     segment_max_bytes: int = 64 * 1024**3
     attach_timeout_s: float = 120.0
     scrub_interval_s: float = 672 * 3600.0
+    smart: SmartLimits = field(default_factory=SmartLimits)
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,16 @@ class Turn:
 def disk_name(disk: Disk) -> str:
     """What people call a disk."""
     return f"{disk.node}:{disk.path}"
+
+
+def find_disk(turn: Turn, text: str) -> Disk:
+    """By id or NODE:PATH. NotFoundError: no such disk is enrolled."""
+    for disk in turn.draft.disks.values():
+        if text in (disk.id, disk_name(disk)):
+            return disk
+    raise NotFoundError(
+        f"there is no enrolled disk {text}", hint="'vastskyctl disk list' shows them"
+    )
 
 
 def without_range(

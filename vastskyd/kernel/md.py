@@ -155,6 +155,10 @@ class LinuxMd:
             f"{member} is still used by {device}",
         )
 
+    async def resize(self, device: str, raid_devices: int) -> None:
+        directory = md_sysfs.directory(sysfs.kernel_name(device))
+        await self._write(device, directory / "raid_disks", str(raid_devices), "resize")
+
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
         # To md a higher minimum would win, and of its own it has 1000 KiB/s: a rebuild under load

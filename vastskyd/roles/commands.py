@@ -35,6 +35,7 @@ from vastskyd.core.ids import (
     volume_name,
 )
 from vastskyd.core.model import (
+    SERVING,
     Attachment,
     AttachmentState,
     Disk,
@@ -57,7 +58,7 @@ from vastskyd.core.moving import move, next_standby
 from vastskyd.core.orders import WIPE_ALLOWED
 from vastskyd.core.placement import PlacedSegment, place_volume
 from vastskyd.core.scrubbing import begin_scrub
-from vastskyd.core.turn import Turn, disk_name
+from vastskyd.core.turn import Turn, disk_name, find_disk
 from vastskyd.core.units import MIB, align_up, format_size
 
 COPIES_MAX = 5
@@ -90,6 +91,7 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
         area_start_bytes=0,
         area_end_bytes=0,
         state=DiskState.ENROLLING,
+        smart_ignored=request.failing,
     )
     turn.draft.put(disk)
     job = turn.start_job(JobKind.ENROL, disk.id, disk_name(disk))
@@ -116,7 +118,7 @@ def _candidate(candidates: tuple[CandidateFact, ...], request: EnrolDisk) -> Can
 
 
 def retire_disk(turn: Turn, request: RetireDisk) -> Job:
-    disk = _find_disk(turn, request.disk)
+    disk = find_disk(turn, request.disk)
     live = {leg.extent for _, _, leg in turn.draft.legs()}
     extents = [extent for extent in turn.draft.extents.values() if extent.disk == disk.id]
     used = [extent for extent in extents if extent.id in live]
@@ -130,7 +132,7 @@ def retire_disk(turn: Turn, request: RetireDisk) -> Job:
     wiping = [
         fact for fact in failed if fact is None or fact.condition is not ExtentCondition.FAILED
     ]
-    if wiping and disk.state is DiskState.ONLINE:
+    if wiping and disk.state in SERVING:
         raise BusyError(
             f"{disk_name(disk)} is still wiping {len(wiping)} freed extents",
             hint="wait until 'vastskyctl disk list' shows it idle",
@@ -142,15 +144,6 @@ def retire_disk(turn: Turn, request: RetireDisk) -> Job:
     job = turn.start_job(JobKind.RETIRE, disk.id, disk_name(disk))
     turn.end_job(job, f"{disk_name(disk)} retired")
     return turn.draft.jobs[job.id]
-
-
-def _find_disk(turn: Turn, text: str) -> Disk:
-    for disk in turn.draft.disks.values():
-        if text in (disk.id, disk_name(disk)):
-            return disk
-    raise NotFoundError(
-        f"there is no enrolled disk {text}", hint="'vastskyctl disk list' shows them"
-    )
 
 
 # --- volumes -----------------------------------------------------------------------------

@@ -12,14 +12,16 @@ from vastskyd.core import api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core.smart import SmartLimits
 from vastskyd.core.turn import Policy
 from vastskyd.exports.qsd import QemuExports
 from vastskyd.kernel import process
 from vastskyd.kernel.clock import SystemClock
 from vastskyd.kernel.disks import LinuxDisks
 from vastskyd.kernel.host import HostKernel
+from vastskyd.kernel.smart import LinuxSmart
 from vastskyd.roles import founding
-from vastskyd.roles.member import Member, Ports
+from vastskyd.roles.member import Member, Ports, Tuning
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.vault import SqliteVault
@@ -98,6 +100,7 @@ class Host:
             kernel=kernel,
             exports=QemuExports(config.runtime_path, tls, _run),
             disks=LinuxDisks(),
+            smart=LinuxSmart(),
             peers=hub,
             clock=self._clock,
             vault=vault,
@@ -216,8 +219,9 @@ def _changed(old: Config, new: Config, effect: Effect) -> list[str]:
     ]
 
 
-def tuning(config: Config) -> tuple[Policy, float]:
-    """What a member can be told while it runs: what the manager decides by, and leg_timeout_s."""
+def tuning(config: Config) -> tuple[Policy, Tuning]:
+    """What a member can be told while it runs: what the manager decides by, and what its roles
+    work by."""
     policy = Policy(
         rebuild_delay_s=config.timeouts.rebuild_delay_s,
         failover_delay_s=config.timeouts.failover_delay_s,
@@ -226,5 +230,16 @@ def tuning(config: Config) -> tuple[Policy, float]:
         sync_rate_min_kib_s=config.rebuild.rate_min_kib_s,
         sync_rate_max_kib_s=config.rebuild.rate_max_kib_s,
         segment_max_bytes=config.placement.segment_max_bytes,
+        smart=SmartLimits(
+            reallocated=config.smart.reallocated,
+            pending=config.smart.pending,
+            media_errors=config.smart.media_errors,
+            wear_percent=config.smart.wear_percent,
+            temperature_c=config.smart.temperature_c,
+            forget_s=config.smart.forget_d * 86_400.0,
+        ),
     )
-    return policy, config.timeouts.leg_timeout_s
+    tuned = Tuning(
+        leg_timeout_s=config.timeouts.leg_timeout_s, smart_interval_s=config.smart.interval_s
+    )
+    return policy, tuned

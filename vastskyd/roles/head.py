@@ -35,6 +35,7 @@ from vastskyd.core.steps import (
     ReleaseLeg,
     RemoveMember,
     RemoveWreck,
+    ResizeArray,
     Step,
     StopArray,
     UnmapLeg,
@@ -333,6 +334,8 @@ class HeadRole:
                 return md.fail(step.array, step.leg)
             case RemoveMember():
                 return md.remove(step.array, step.leg)
+            case ResizeArray():
+                return md.resize(step.array, step.places)
             case StopArray():
                 return md.stop(step.array)
             case MapVolume():

@@ -10,7 +10,7 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record, Role
 from vastskyd.core.turn import Policy
 from vastskyd.core.witness import Introduction
-from vastskyd.ports import Clock, Disks, Exports, Handler, Kernel, Peers, Vault
+from vastskyd.ports import Clock, Disks, Exports, Handler, Kernel, Peers, Smart, Vault
 from vastskyd.roles.head import HeadRole
 from vastskyd.roles.joining import Issuer
 from vastskyd.roles.keeper import Keeper
@@ -28,10 +28,19 @@ class Ports:
     kernel: Kernel
     exports: Exports
     disks: Disks
+    smart: Smart
     peers: Peers
     clock: Clock
     vault: Vault | None = None
     issuer: Issuer | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a host's own roles may be told anew while they run."""
+
+    leg_timeout_s: float
+    smart_interval_s: float
 
 
 class _WithSelf:
@@ -64,9 +73,7 @@ class _WithSelf:
 class Member:
     """Made with a host's identity and ports; `run` is its life."""
 
-    def __init__(
-        self, identity: Identity, ports: Ports, policy: Policy, leg_timeout_s: float
-    ) -> None:
+    def __init__(self, identity: Identity, ports: Ports, policy: Policy, tuning: Tuning) -> None:
         self.identity = identity
         self._told: Callable[[], None] | None = None
         self._peers = _WithSelf(ports.peers, identity.node, self._answer)
@@ -82,7 +89,9 @@ class Member:
                 ports.kernel,
                 ports.exports,
                 ports.disks,
+                ports.smart,
                 ports.clock,
+                tuning.smart_interval_s,
                 self._agent.wake_storage,
             )
         if Role.HEAD in identity.roles:
@@ -91,10 +100,11 @@ class Member:
                 identity.addresses,
                 ports.kernel,
                 ports.clock,
-                leg_timeout_s,
+                tuning.leg_timeout_s,
                 self._agent.wake_head,
             )
         self._head = head
+        self._storage = storage
         self._agent.with_roles(storage, head)
 
     def _make_manager(self, ports: Ports, policy: Policy) -> Keeper | None:
@@ -118,12 +128,14 @@ class Member:
                 group.create_task(self.manager.run(), name="manager")
             group.create_task(self._agent.run(), name="agent")
 
-    def retune(self, policy: Policy, leg_timeout_s: float) -> None:
+    def retune(self, policy: Policy, tuning: Tuning) -> None:
         """Settings that changed; nothing that runs is interrupted."""
         if self.manager is not None:
             self.manager.set_policy(policy)
         if self._head is not None:
-            self._head.set_leg_timeout(leg_timeout_s)
+            self._head.set_leg_timeout(tuning.leg_timeout_s)
+        if self._storage is not None:
+            self._storage.set_smart_interval(tuning.smart_interval_s)
 
     async def ask(self, request: Record) -> Record:
         """Any of api.ADMIN_REQUESTS, answered by the manager wherever it is."""

@@ -9,6 +9,7 @@ from vastskyd.core.description import DiskDescription
 from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId
+from vastskyd.core.model import SmartHealth
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
 from vastskyd.core.witness import DiskSighting
@@ -16,6 +17,7 @@ from vastskyd.ondisk.codec import encode
 from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
 from vastskyd.ports import BlockDevice, Disks
 from vastskyd.roles.paces import Paces
+from vastskyd.roles.smarts import Smarts
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,9 @@ class Member:
 class Members:
     """Knows which disks are here, and writes their descriptions."""
 
-    def __init__(self, disks: Disks, cluster: ClusterId, cluster_name: str) -> None:
+    def __init__(self, disks: Disks, cluster: ClusterId, cluster_name: str, smarts: Smarts) -> None:
         self._disks = disks
+        self._smarts = smarts
         self._cluster = cluster
         self._cluster_name = cluster_name
         self._here: dict[DiskId, Member] = {}
@@ -131,8 +134,16 @@ class Members:
             case Empty():
                 self._foreign[block.path] = "was a vastsky disk"
 
+    def to_be_asked(self, specs: tuple[DiskSpec, ...]) -> dict[DiskId, str]:
+        """Where the disks are whose health is of interest: ours, and those that are to be."""
+        paths = {disk: member.path for disk, member in self._here.items()}
+        return {s.id: s.path for s in specs if s.enrol and s.id not in paths} | paths
+
     async def enrol(self, spec: DiskSpec) -> None:
-        """Makes the disk ours; a refusal is kept for the report."""
+        """Makes the disk ours, once it was asked for its health; a refusal is kept for the
+        report."""
+        if not self._smarts.asked(spec.id):
+            return
         try:
             await self._enrol(spec)
             self._refused.pop(spec.id, None)
@@ -153,6 +164,12 @@ class Members:
             raise ConflictError(
                 f"{spec.path} has {format_size(block.size_bytes)};"
                 f" {format_size(_DISK_MIN_BYTES)} is the least"
+            )
+        smart = self._smarts.reading(spec.id)
+        if smart is not None and smart.health is SmartHealth.FAILING and not spec.failing:
+            raise ConflictError(
+                f"{spec.path} says that it is failing (SMART): {smart.reason};"
+                " --failing takes it all the same"
             )
         if block.found and not spec.wipe:
             what = self._what_is_on(block)
@@ -214,13 +231,13 @@ class Members:
         not here is missing, not late."""
         found = [self._fact(spec, paces, settled=settled) for spec in specs]
         facts = [fact for fact in found if fact is not None]
-        facts += [_present(disk, self._here[disk], paces) for disk in sorted(self._retired)]
+        facts += [self._present(disk, self._here[disk], paces) for disk in sorted(self._retired)]
         return tuple(facts)
 
     def _fact(self, spec: DiskSpec, paces: Paces, *, settled: bool) -> DiskFact | None:
         member = self._here.get(spec.id)
         if member is not None:
-            return _present(spec.id, member, paces)
+            return self._present(spec.id, member, paces)
         if spec.id in self._refused:
             return DiskFact(
                 id=spec.id,
@@ -236,6 +253,19 @@ class Members:
                 message=f"no disk of this host carries its description (was {spec.path})",
             )
         return None
+
+    def _present(self, disk: DiskId, member: Member, paces: Paces) -> DiskFact:
+        return DiskFact(
+            id=disk,
+            path=member.path,
+            condition=DiskCondition.FAILED if member.failed else DiskCondition.PRESENT,
+            size_bytes=member.size_bytes,
+            area_start_bytes=member.description.area_start_bytes,
+            area_end_bytes=member.description.area_end_bytes,
+            message=member.failed,
+            slow_ms=paces.slow_ms(member.kernel_name),
+            smart=self._smarts.reading(disk),
+        )
 
     def name(self, specs: tuple[DiskSpec, ...]) -> None:
         """The manager's disks of this host; others that carry the cluster's name are retired."""
@@ -261,16 +291,3 @@ class Members:
             for block in self._blocks
             if block.path not in ours
         )
-
-
-def _present(disk: DiskId, member: Member, paces: Paces) -> DiskFact:
-    return DiskFact(
-        id=disk,
-        path=member.path,
-        condition=DiskCondition.FAILED if member.failed else DiskCondition.PRESENT,
-        size_bytes=member.size_bytes,
-        area_start_bytes=member.description.area_start_bytes,
-        area_end_bytes=member.description.area_end_bytes,
-        message=member.failed,
-        slow_ms=paces.slow_ms(member.kernel_name),
-    )

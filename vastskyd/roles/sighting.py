@@ -94,6 +94,7 @@ def _array(volume: VolumeId, segment: int, array: MdArray) -> SeenArray:
         members,
         array.running,
         array.read_only,
+        array.raid_devices,
         array.sync_done_bytes,
         array.sync_total_bytes,
         array.writes_held,

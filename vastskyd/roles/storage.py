@@ -42,9 +42,11 @@ from vastskyd.ports import (
     ExportServer,
     Kernel,
     LinearTarget,
+    Smart,
 )
 from vastskyd.roles.members import Member, Members
 from vastskyd.roles.paces import Paces
+from vastskyd.roles.smarts import Smarts
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,9 @@ class StorageRole:
         kernel: Kernel,
         exports: Exports,
         disks: Disks,
+        smart: Smart,
         clock: Clock,
+        smart_interval_s: float,
         changed: Callable[[], None],
     ) -> None:
         self._kernel = kernel
@@ -85,7 +89,8 @@ class StorageRole:
         self._disks = disks
         self._clock = clock
         self._changed = changed
-        self._members = Members(disks, cluster, cluster_name)
+        self._smarts = Smarts(smart, clock, smart_interval_s, changed)
+        self._members = Members(disks, cluster, cluster_name, self._smarts)
         self._wipes: dict[ExtentId, _Wipe] = {}
         self._failed: dict[ExtentId, str] = {}
         self._wipe_again_s: dict[ExtentId, float] = {}
@@ -98,6 +103,10 @@ class StorageRole:
         """A block device came or went: look at all of them in the next pass."""
         self._dirty = True
 
+    def set_smart_interval(self, interval_s: float) -> None:
+        self._smarts.interval_s = interval_s
+        self._changed()
+
     @property
     def restless(self) -> bool:
         """Disks are to be looked at again: time alone changes what is to be done."""
@@ -107,7 +116,7 @@ class StorageRole:
         tasks = [wipe.task for wipe in self._wipes.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._smarts.stop(), return_exceptions=True)
 
     async def converge(self, document: StorageDocument | None) -> StorageReport:
         """One pass. Without a document (none received yet) nothing is changed."""
@@ -121,6 +130,7 @@ class StorageRole:
         if document is None:
             return StorageReport(candidates=self._members.candidates())
         self._members.name(document.disks)
+        self._smarts.look(self._members.to_be_asked(document.disks))
         for disk in document.disks:
             if disk.enrol and self._members.get(disk.id) is None:
                 await self._members.enrol(disk)

@@ -17,24 +17,19 @@ from vastskyd.core.api import (
     NodeList,
     NodeView,
     SegmentView,
+    SmartView,
     VolumeList,
     VolumeView,
 )
 from vastskyd.core.documents import LegCondition, LegFact
 from vastskyd.core.errors import NotFoundError
-from vastskyd.core.health import (
-    Health,
-    cluster_health,
-    leg_facts,
-    problems,
-    reachable,
-    volume_health,
-)
-from vastskyd.core.ids import ExtentId, JobId
+from vastskyd.core.health import Health, ailments, cluster_health, problems, volume_health
+from vastskyd.core.ids import DiskId, ExtentId, JobId
+from vastskyd.core.legs import leg_facts, reachable
 from vastskyd.core.local import candidate_view
 from vastskyd.core.model import (
+    SERVING,
     Disk,
-    DiskState,
     ExtentState,
     Job,
     JobKind,
@@ -56,7 +51,7 @@ _PACE_LEAST_S = 1.0
 def show_status(turn: Turn) -> ClusterStatus:
     state, facts = turn.draft, turn.facts
     cluster = state.the_cluster()
-    online = [disk for disk in state.disks.values() if disk.state is DiskState.ONLINE]
+    online = [disk for disk in state.disks.values() if disk.state in SERVING]
     health = [volume_health(turn, volume)[0] for volume in state.volumes.values()]
     return ClusterStatus(
         cluster=cluster.id,
@@ -101,8 +96,11 @@ def _node(turn: Turn, node: Node) -> NodeView:
 def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     if request.node:
         turn.draft.node(request.node)
+    users = _users(turn)
     views = [
-        _disk(turn, disk) for disk in turn.draft.disks.values() if request.node in ("", disk.node)
+        _disk(turn, disk, users)
+        for disk in turn.draft.disks.values()
+        if request.node in ("", disk.node)
     ]
     for node in turn.draft.nodes:
         report = turn.facts[node].report
@@ -119,13 +117,24 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     return DiskList(disks=shown, next=more)
 
 
-def _disk(turn: Turn, disk: Disk) -> DiskView:
-    unreachable = not turn.facts[disk.node].online and disk.state is DiskState.ONLINE
+def _users(turn: Turn) -> dict[DiskId, set[str]]:
+    """The names of the volumes that have legs on each disk."""
+    users: dict[DiskId, set[str]] = {}
+    for volume, _, leg in turn.draft.legs():
+        extent = turn.draft.extents.get(leg.extent)
+        if extent is not None:
+            users.setdefault(extent.disk, set()).add(volume.name)
+    return users
+
+
+def _disk(turn: Turn, disk: Disk, users: dict[DiskId, set[str]]) -> DiskView:
+    unreachable = not turn.facts[disk.node].online and disk.state in SERVING
     wiping = any(
         extent.disk == disk.id and extent.state is ExtentState.RELEASED
         for extent in turn.draft.extents.values()
     )
-    said = ["slow"] * disk.slow + ["wiping freed extents"] * wiping
+    said = [disk.reason] * bool(disk.reason)
+    said += ["slow"] * disk.slow + ["wiping freed extents"] * wiping + ailments(turn, disk)
     return DiskView(
         id=disk.id,
         node=disk.node,
@@ -134,7 +143,29 @@ def _disk(turn: Turn, disk: Disk) -> DiskView:
         size_bytes=disk.size_bytes,
         free_bytes=_free_bytes(turn, disk),
         state="unreachable" if unreachable else disk.state.value,
-        message=disk.reason or "; ".join(said),
+        message="; ".join(said),
+        volumes=tuple(sorted(users.get(disk.id, ()))),
+        smart=_smart(turn, disk),
+    )
+
+
+def _smart(turn: Turn, disk: Disk) -> SmartView | None:
+    if disk.smart is None:
+        return None
+    last = disk.smart.last
+    return SmartView(
+        health=last.health,
+        reason=last.reason,
+        model=last.model,
+        read_s=disk.smart.read_s,
+        reallocated=last.reallocated,
+        pending=last.pending,
+        media_errors=last.media_errors,
+        wear_percent=last.wear_percent,
+        spare_percent=last.spare_percent,
+        temperature_c=last.temperature_c,
+        power_on_h=last.power_on_h,
+        warnings=tuple(ailments(turn, disk)),
     )
 
 
