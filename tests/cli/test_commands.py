@@ -89,6 +89,9 @@ ASKED: list[tuple[list[str], Record]] = [
     (["disk", "enrol", "m1", "/dev/sdb"], api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb")),
     (["disk", "enrol", "m1:/dev/sdb", "--wipe"],
      api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb", wipe=True)),
+    (["disk", "enrol", "m1:/dev/sdb", "--failing"],
+     api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb", failing=True)),
+    (["disk", "show", "d1"], api.ListDisks(disk="d1")),
     (["disk", "enrol", "/dev/sdb"], api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb")),
     (["disk", "retire", "d1"], api.RetireDisk(disk="d1")),
     (["disk", "list", "--node", "m1"], api.ListDisks(node="m1")),
@@ -143,6 +146,17 @@ def test_tables(run: Run) -> None:
     ]
     assert len(run("disk", "list").stdout.splitlines()) == 2
     assert "ext4 filesystem" in run("disk", "list", "--all").stdout
+
+
+def test_a_disk_shows_what_it_says_of_itself(run: Run) -> None:
+    shown = run("disk", "show", "d1").stdout
+    for said in ("Volumes       data", "Health        passed", "Wear          93 %",
+                 "Reallocated   12 sectors", "Powered on    48000 h (2000 d)",
+                 "Warnings      its reallocated sectors grew from 4 to 12"):  # fmt: skip
+        assert said in shown, shown
+    assert "Pending" not in shown
+    view = msgspec.json.decode(run("disk", "show", "d1", "--json").stdout, type=api.DiskView)
+    assert view.smart == DISKS[0].smart
     assert "25 %" in run("job", "list").stdout
 
 

@@ -6,6 +6,7 @@ import click
 
 from vastskyd.cli.complete import disk_ids, disks_to_enrol, node_names
 from vastskyd.cli.connect import connect
+from vastskyd.cli.disk_view import show_disk
 from vastskyd.cli.jobs import start
 from vastskyd.cli.options import json_option, no_wait_option
 from vastskyd.cli.output import interactive, paint, print_table
@@ -75,15 +76,37 @@ def _row(view: api.DiskView) -> tuple[str, ...]:
 
 
 @disk.command()
+@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_ids)
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """One enrolled disk: its state, who uses it, and what it says of its health.
+
+    \b
+    Example:
+      vastskyctl disk show store1:/dev/sdb
+
+    With --json: DiskView.
+    """
+    with connect() as client:
+        (view,) = client.ask(api.ListDisks(disk=name), api.DiskList).disks
+    if as_json:
+        print_json(view)
+    else:
+        show_disk(view)
+
+
+@disk.command()
 @click.argument("where", nargs=-1, required=True, metavar="NODE PATH | NODE:PATH",
                 shell_complete=disks_to_enrol)  # fmt: skip
 @click.option("--wipe", is_flag=True, help="Destroy what is on the disk.")
+@click.option("--failing", is_flag=True, help="Take it though it says that it is failing (SMART).")
 @no_wait_option
 @json_option
-def enrol(where: tuple[str, ...], wipe: bool, no_wait: bool, as_json: bool) -> None:
+def enrol(where: tuple[str, ...], wipe: bool, failing: bool, no_wait: bool, as_json: bool) -> None:
     """Take a disk into the cluster. A path alone is of this host.
 
-    A disk with anything on it is refused, unless --wipe.
+    A disk with anything on it is refused, unless --wipe; and one whose SMART health fails, unless
+    --failing: then its word does not count.
 
     \b
     Examples:
@@ -94,7 +117,7 @@ def enrol(where: tuple[str, ...], wipe: bool, no_wait: bool, as_json: bool) -> N
     """
     with connect() as client:
         node, path = _node_and_path(client, where)
-        request = api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe)
+        request = api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe, failing=failing)
         start(client, request, as_json=as_json, no_wait=no_wait)
 
 
