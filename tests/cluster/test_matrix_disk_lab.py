@@ -10,6 +10,7 @@ from tests.lab.disks import Disk
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("rows")]
 
 SECTOR = 512
+SMART_SETTINGS = "/etc/vastsky/vastskyd.toml.d/smart.toml"
 FOREIGN = "a file system of somebody's"
 
 
@@ -80,6 +81,40 @@ def test_disk_slow(cluster: Cluster) -> None:
         )
         it.goes_on(5)
         cluster[node].slow_disk(disk, 0)
+
+
+def test_disk_says_it_is_failing(cluster: Cluster) -> None:
+    """Its legs are copied elsewhere while they are used: no copy is missing at any time."""
+    with row(cluster, "disk-says-it-is-failing", "two") as it:
+        node, disk = cluster.leg_disks("two")[0]
+        guest = cluster[node]
+        guest.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
+        guest.put(SMART_SETTINGS, b"[smart]\ninterval_s = 10\n")
+        guest.run("systemctl reload vastskyd", 60)
+        try:
+            it.strike(lambda: guest.smart_fail(disk))
+            it.says(
+                status=[f"disk {node}:.*{disk} is failing: it says so itself"],
+                events=["disk-failing", "leg-moving"],
+                noticed_after_s=10,
+            )
+            eventually(
+                "the leg is elsewhere", lambda: (node, disk) not in cluster.leg_disks("two"), 90
+            )
+            it.said(["leg-moved"])
+            cluster.healthy("two")
+            it.goes_on()
+            assert "leg-lost" not in it.events()
+            assert cluster.disk_of(node, disk).state == "failing"
+            shown = guest.run(f"vastskyctl disk show {node}:{guest.disk_link(disk)}", 60).stdout
+            assert "its reliability is degraded" in shown, shown
+        finally:
+            guest.smart_fail(disk, failing=False)
+        eventually(
+            "the disk is used again", lambda: cluster.disk_of(node, disk).state == "online", 60
+        )
+        assert "disk-well" in it.events()
+        guest.run(f"rm {SMART_SETTINGS} && systemctl reload vastskyd", 60)
 
 
 def test_disk_moved(cluster: Cluster) -> None:

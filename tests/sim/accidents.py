@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from tests.sim.cluster import SimCluster
-from tests.sim.fake_disks import FakeMedia
+from tests.sim.fake_disks import FAILING, WELL, FakeMedia
 from tests.sim.fake_kernel import FakeHost
 from tests.sim.faults import Fault, FaultKind
 from vastskyd.core.units import MIB
@@ -92,6 +92,7 @@ class Accidents:
                 media.unreadable.clear()
                 media.unwritable.clear()
                 media.slow_s = 0.0
+                media.smart = WELL
         self.world.heal()
 
     def come_home(self) -> None:
@@ -324,6 +325,14 @@ class Accidents:
             await self._lasts(900)
             media.slow_s = 0.0
 
+    async def disk_says_it_is_failing(self) -> None:
+        """For a time: then it takes its word back."""
+        media = self._disk()
+        if media is not None:
+            media.smart = FAILING
+            await self._lasts()
+            media.smart = WELL
+
     async def disk_dies(self) -> None:
         media = self._disk()
         if media is not None:
@@ -378,6 +387,7 @@ KINDS: dict[str, Callable[[Accidents], Awaitable[None]]] = {
     "foreign disk": Accidents.foreign_disk,
     "bad grains": Accidents.bad_grains,
     "slow disk": Accidents.slow_disk,
+    "disk says that it is failing": Accidents.disk_says_it_is_failing,
     "disk dies": Accidents.disk_dies,
     "description refused": Accidents.description_refused,
 }
