@@ -76,6 +76,7 @@ class Stack:
     faulty: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
     filling: tuple[int, ...] = ()
+    released: tuple[int, ...] = ()
     leaving: int | None = None
     copies: int | None = None
     places: int = 0
