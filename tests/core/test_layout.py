@@ -76,7 +76,6 @@ class Stack:
     faulty: tuple[int, ...] = ()
     released: tuple[int, ...] = ()
     filling: tuple[int, ...] = ()
-    released: tuple[int, ...] = ()
     leaving: int | None = None
     copies: int | None = None
     places: int = 0

@@ -77,8 +77,9 @@ def _row(view: api.DiskView) -> tuple[str, ...]:
 
 @disk.command()
 @click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_ids)
+@watch_option
 @json_option
-def show(name: str, as_json: bool) -> None:
+def show(name: str, watch: bool, as_json: bool) -> None:
     """One enrolled disk: its state, who uses it, and what it says of its health.
 
     \b
@@ -88,11 +89,10 @@ def show(name: str, as_json: bool) -> None:
     With --json: DiskView.
     """
     with connect() as client:
-        (view,) = client.ask(api.ListDisks(disk=name), api.DiskList).disks
-    if as_json:
-        print_json(view)
-    else:
-        show_disk(view)
+        shown(
+            lambda: client.ask(api.ListDisks(disk=name), api.DiskList).disks[0], show_disk,
+            as_json=as_json, watch=watch,
+        )  # fmt: skip
 
 
 @disk.command()
