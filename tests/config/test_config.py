@@ -71,6 +71,14 @@ rate_min_kib_s = 0
 rate_max_kib_s = 4096
 [scrub]
 interval_h = 0
+[smart]
+interval_s = 60
+reallocated = 0
+pending = 2
+media_errors = 3
+wear_percent = 80
+temperature_c = 70
+forget_d = 7
 [placement]
 segment_max = "1.5T"
 data_encryption = "none"
