@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.cluster.cluster import Cluster, Writer, eventually, make_cluster
 from tests.lab.lab import Lab
-from vastskyd.core import api
+from vastskyd.core import answers
 
 SIZE_MIB = 72
 LOOK_S = 12.0
@@ -33,7 +33,7 @@ def rate(writer: Writer, seconds: float, going_on: Callable[[], bool]) -> float:
 
 
 def rebuilding(cluster: Cluster) -> bool:
-    jobs = cluster.hosts.look(api.JobList, "ListJobs").jobs
+    jobs = cluster.hosts.look(answers.JobList, "ListJobs").jobs
     return any(job.kind == "rebuild" and job.state == "running" for job in jobs)
 
 

@@ -22,7 +22,7 @@ from tests.dbus.fake_cluster import (
     job,
 )
 from vastskyd.cli.main import main
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Encryption, Job, JobKind, JobState, Layout, Record, Role
@@ -34,17 +34,17 @@ def typed(parameter: object) -> str:
 
 JSON: list[tuple[list[str], Record]] = [
     (["status"], STATUS),
-    (["node", "list"], api.NodeList(nodes=NODES)),
+    (["node", "list"], answers.NodeList(nodes=NODES)),
     (["node", "remove", "store2"], api.Done()),
-    (["volume", "list"], api.VolumeList(volumes=VOLUMES)),
+    (["volume", "list"], answers.VolumeList(volumes=VOLUMES)),
     (["volume", "show", "data"], VOLUMES[0]),
-    (["job", "list"], api.JobList(jobs=(job(done_bytes=1, total_bytes=4),))),
+    (["job", "list"], answers.JobList(jobs=(job(done_bytes=1, total_bytes=4),))),
     (["job", "show", "j1"], job(state=JobState.DONE)),
     (["job", "wait", "j1"], job(state=JobState.DONE)),
     (["job", "cancel", "j1"], job(state=JobState.DONE)),
     (["volume", "explain", "2T"], PLACEMENT),
-    (["events", "-n", "2"], api.EventList(events=EVENTS[-2:])),
-    (["events", "-n", "0"], api.EventList(events=())),
+    (["events", "-n", "2"], answers.EventList(events=EVENTS[-2:])),
+    (["events", "-n", "0"], answers.EventList(events=())),
     (["cluster", "init"], JOIN),
     (["cluster", "token"], api.Token(token="vst1.secret")),
     (["join", "t"], JOIN),
@@ -67,9 +67,11 @@ def test_json_of_a_job_that_goes_on(run: Run, cluster: FakeCluster) -> None:
 
 
 def test_json_of_disks_leaves_out_what_the_table_does(run: Run) -> None:
-    enrolled = msgspec.json.decode(run("disk", "list", "--json").stdout, type=api.DiskList)
+    enrolled = msgspec.json.decode(run("disk", "list", "--json").stdout, type=answers.DiskList)
     assert [each.id for each in enrolled.disks] == ["d1"]
-    every = msgspec.json.decode(run("disk", "list", "--all", "--json").stdout, type=api.DiskList)
+    every = msgspec.json.decode(
+        run("disk", "list", "--all", "--json").stdout, type=answers.DiskList
+    )
     assert len(every.disks) == len(DISKS)
 
 
@@ -155,7 +157,7 @@ def test_a_disk_shows_what_it_says_of_itself(run: Run) -> None:
                  "Warnings      its reallocated sectors grew from 4 to 12"):  # fmt: skip
         assert said in shown, shown
     assert "Pending" not in shown
-    view = msgspec.json.decode(run("disk", "show", "d1", "--json").stdout, type=api.DiskView)
+    view = msgspec.json.decode(run("disk", "show", "d1", "--json").stdout, type=answers.DiskView)
     assert view.smart == DISKS[0].smart
     assert "25 %" in run("job", "list").stdout
 

@@ -11,7 +11,7 @@ from msgspec import inspect
 from tests.cli.test_commands import WITHOUT_JSON, _command, _commands
 from vastskyd.cli.main import main
 from vastskyd.config import view
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.model import Record
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
@@ -67,7 +67,9 @@ def with_what_is_inside(record: type[Record]) -> Iterator[type[Record]]:
 
 
 def named(name: str) -> type[Record]:
-    found: type[Record] = getattr(api, name, None) or getattr(view, name)
+    found: type[Record] = next(
+        getattr(module, name) for module in (answers, api, view) if hasattr(module, name)
+    )
     return found
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.dbus.fake_cluster import RECOVERED, RECOVERY, FakeCluster
-from vastskyd.core import api
+from vastskyd.core import answers, api
 
 SHOW, BEGIN = api.ShowRecovery(), api.BeginRecovery()
 
@@ -23,9 +23,9 @@ def test_a_dry_run_says_what_would_be_found_and_does_nothing(
 
 def test_json_is_the_view(run: Run) -> None:
     done = run("cluster", "recover", "--dry-run", "--json")
-    assert msgspec.json.decode(done.stdout, type=api.RecoveryView) == RECOVERY
+    assert msgspec.json.decode(done.stdout, type=answers.RecoveryView) == RECOVERY
     done = run("cluster", "recover", "--yes", "--without-missing", "--json")
-    assert msgspec.json.decode(done.stdout, type=api.RecoveryView) == RECOVERED
+    assert msgspec.json.decode(done.stdout, type=answers.RecoveryView) == RECOVERED
 
 
 def test_what_is_missing_is_gone_on_without_only_if_told(run: Run, cluster: FakeCluster) -> None:
@@ -57,7 +57,7 @@ def test_records_that_are_there_are_set_aside_only_if_told(
     run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vastskyd.cli.recover.HEARD_WITHIN_S", 0.0)
-    cluster.recovery = api.RecoveryView(recovering=False, why="")
+    cluster.recovery = answers.RecoveryView(recovering=False, why="")
     done = run("cluster", "recover", "--yes")
     assert done.exit_code == 4
     assert "--again" in done.stderr

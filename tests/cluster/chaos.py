@@ -29,7 +29,7 @@ from tests.demo.copies import compare_copies
 from tests.demo.narrator import DemoError, require
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
-from vastskyd.core import api
+from vastskyd.core import answers
 
 LOGS = Path("build/chaos")
 VOLUMES = {"two": (48, 2, "head2"), "three": (32, 3, "head1")}
@@ -336,7 +336,7 @@ class Chaos:
             self.cluster.ctl(f"volume delete {name} --yes", COMMAND_LIMIT_S)
         self.cluster.clean(BACK_LIMIT_S)
         eventually("all space is free", lambda: hosts.free() == self.free, BACK_LIMIT_S)
-        status = hosts.ask(api.ClusterStatus, "status")
+        status = hosts.ask(answers.ClusterStatus, "status")
         require(status.health == "ok", f"at the end: {status.problems}")
 
 

@@ -17,7 +17,7 @@ from tests.demo.narrator import DemoError, Narrator, require
 from tests.lab.guest import CommandError, Guest, Result
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.model import AttachmentState
 
 # A question costs the host that is asked a third of a second.
@@ -182,10 +182,10 @@ class Cluster:
     def ctl(self, words: str, timeout_s: float = 60) -> Result:
         return self.lab[MANAGER].run(f"vastskyctl {words}", timeout_s)
 
-    def volume(self, name: str) -> api.VolumeView:
+    def volume(self, name: str) -> answers.VolumeView:
         return self.hosts.volume(name)
 
-    def disk_of(self, node: str, name: str) -> api.DiskView:
+    def disk_of(self, node: str, name: str) -> answers.DiskView:
         serial = f"{node}-{name}"
         return next(disk for disk in self.hosts.disks() if disk.serial == serial)
 
@@ -310,7 +310,7 @@ class Cluster:
 
     def delete_all(self) -> None:
         """What a test that failed has left."""
-        for view in self.hosts.look(api.VolumeList, "ListVolumes").volumes:
+        for view in self.hosts.look(answers.VolumeList, "ListVolumes").volumes:
             for head in self.hosts.heads:
                 self.lab[head].run(
                     "pkill -KILL -f '[w]riter.py write'; systemctl stop opener;"

@@ -16,7 +16,7 @@ from tests.cluster.cluster import Cluster, Writer, eventually
 from tests.demo.copies import compare_all_copies
 from tests.demo.hosts import MANAGER
 from tests.demo.narrator import DemoError
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.model import Event
 from vastskyd.core.units import parse_size
 
@@ -188,14 +188,14 @@ class Row:
             raise DemoError(f"status complains: {self.problems()}")
 
     def problems(self) -> tuple[str, ...]:
-        return self.cluster.hosts.look(api.ClusterStatus, "Status").problems
+        return self.cluster.hosts.look(answers.ClusterStatus, "Status").problems
 
     def events(self) -> list[str]:
         """The kinds of those since the fault."""
         return [event.kind for event in self._all_events() if event.number > self._events]
 
     def _all_events(self) -> Sequence[Event]:
-        return self.cluster.hosts.look(api.EventList, "ListEvents").events
+        return self.cluster.hosts.look(answers.EventList, "ListEvents").events
 
     def _not_in_status(self, patterns: Sequence[str]) -> list[str]:
         said = self.problems() if patterns else ()
@@ -229,7 +229,7 @@ class Row:
 
     def refilled_bytes(self, volume: str) -> int:
         """What the last rebuild's job says was written to the leg that came back."""
-        jobs = self.cluster.hosts.look(api.JobList, "ListJobs").jobs
+        jobs = self.cluster.hosts.look(answers.JobList, "ListJobs").jobs
         wanted = self.cluster.volume(volume).id
         said = [
             job for job in jobs if job.subject == wanted and "were written to it" in job.message
@@ -245,7 +245,7 @@ class Row:
 
 def ensure_volumes(cluster: Cluster) -> None:
     """Those of `VOLUMES`, attached."""
-    there = {view.name for view in cluster.hosts.look(api.VolumeList, "ListVolumes").volumes}
+    there = {view.name for view in cluster.hosts.look(answers.VolumeList, "ListVolumes").volumes}
     for name, (mib, copies) in VOLUMES.items():
         if name not in there:
             cluster.ctl(f"volume create {name} {mib}M --copies {copies}", 90)

@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.cluster import Cluster, Writer, eventually
 from tests.demo.copies import compare_copies
 from tests.demo.hosts import MIB
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.model import JobState
 
 pytestmark = pytest.mark.lab
@@ -113,7 +113,7 @@ def test_daemons_die_while_a_difference_is_looked_for(cluster: Cluster) -> None:
                 lambda: (
                     not [
                         job
-                        for job in cluster.hosts.look(api.JobList, "ListJobs").jobs
+                        for job in cluster.hosts.look(answers.JobList, "ListJobs").jobs
                         if job.state is JobState.RUNNING
                     ]
                 ),

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
@@ -33,63 +33,63 @@ GIB = 1024**3
 PAGE_MOST = 500
 ALL_ROLES = (Role.MANAGER, Role.STORAGE, Role.HEAD)
 
-STATUS = api.ClusterStatus(
+STATUS = answers.ClusterStatus(
     cluster=ClusterId("c1"), name="demo", manager=NodeId("m1"), encryption=Encryption.TLS,
     health="degraded", problems=("volume data has lost a leg on store2",),
     nodes=3, nodes_online=2, disks=2, disks_online=2, volumes=2, volumes_redundant=1,
     capacity_bytes=2**63, free_bytes=3 * GIB, jobs_running=1,
 )  # fmt: skip
 NODES = (
-    api.NodeView(id=NodeId("m1"), roles=ALL_ROLES, addresses=("10.0.0.1", "10.1.0.1"),
+    answers.NodeView(id=NodeId("m1"), roles=ALL_ROLES, addresses=("10.0.0.1", "10.1.0.1"),
                  rack="a", state="online"),
-    api.NodeView(id=NodeId("store2"), roles=(Role.STORAGE,), addresses=(), rack="",
+    answers.NodeView(id=NodeId("store2"), roles=(Role.STORAGE,), addresses=(), rack="",
                  state="unreachable", unreachable_s=300.5),
 )  # fmt: skip
-SMART = api.SmartView(
+SMART = answers.SmartView(
     health=SmartHealth.PASSED, reason="", model="WDC WD30EFRX", read_s=1.7e9, reallocated=12,
     pending=None, media_errors=0, wear_percent=93, spare_percent=None, temperature_c=35,
     power_on_h=48000, warnings=("its reallocated sectors grew from 4 to 12",),
 )  # fmt: skip
 DISKS = (
-    api.DiskView(id=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", serial="S\0X",
+    answers.DiskView(id=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", serial="S\0X",
                  size_bytes=100 * GIB, free_bytes=50 * GIB, state="online", message="",
                  volumes=("data",), smart=SMART),
-    api.DiskView(id=DiskId(""), node=NodeId("store2"), path="/dev/sdc", serial="",
+    answers.DiskView(id=DiskId(""), node=NodeId("store2"), path="/dev/sdc", serial="",
                  size_bytes=10 * GIB, free_bytes=0, state="candidate", message="ext4 filesystem"),
 )  # fmt: skip
-LOCAL_VOLUME = api.LocalVolume(
+LOCAL_VOLUME = answers.LocalVolume(
     id=VolumeId("v1"), name="data", device="/dev/vastsky/data", state="active", message=""
 )
-VIEW = api.LocalView(
+VIEW = answers.LocalView(
     version="0.1.0", node="m1", cluster_name="demo", roles=ALL_ROLES, connected=True,
     volumes=(LOCAL_VOLUME,), disks=DISKS[:1],
 )  # fmt: skip
-PLACEMENT = api.Placement(
+PLACEMENT = answers.Placement(
     fits=False, reason="no room", hint="enrol more disks",
     disks=(
-        api.DiskVerdict(disk=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", takes_bytes=0,
+        answers.DiskVerdict(disk=DiskId("d1"), node=NodeId("m1"), path="/dev/sdb", takes_bytes=0,
                         free_bytes=GIB, largest_bytes=GIB, reason="it is full"),
     ),
 )  # fmt: skip
 LEGS = (
-    api.LegView(node=NodeId("m1"), disk_path="/dev/sdb", state=LegState.IN_SYNC, condition="",
+    answers.LegView(node=NodeId("m1"), disk_path="/dev/sdb", state=LegState.IN_SYNC, condition="",
                 reachable=True, done_bytes=0, total_bytes=0),
-    api.LegView(node=NodeId("store2"), disk_path="/dev/sdb", state=LegState.REBUILDING,
+    answers.LegView(node=NodeId("store2"), disk_path="/dev/sdb", state=LegState.REBUILDING,
                 condition="slow", reachable=False, done_bytes=GIB, total_bytes=4 * GIB),
 )  # fmt: skip
 VOLUMES = (
-    api.VolumeView(
+    answers.VolumeView(
         id=VolumeId("v1"), name="data", size_bytes=4 * GIB, copies=2, layout=Layout.RAID1,
         state=VolumeState.AVAILABLE, health="degraded", head="m1", standby=(),
         attachment=AttachmentState.ATTACHED, device="/dev/vastsky/data", message="rebuilding",
-        segments=(api.SegmentView(index=0, length_bytes=4 * GIB, legs=LEGS),),
+        segments=(answers.SegmentView(index=0, length_bytes=4 * GIB, legs=LEGS),),
         scrubbed=ScrubResult(
             ended_s=1.7e9, checked_bytes=4 * GIB, repaired_bytes=8192, undecided_bytes=0,
             skipped=(3,),
             message="8.0 KiB differed and were repaired from the majority",
         ),
     ),
-    api.VolumeView(
+    answers.VolumeView(
         id=VolumeId("v2"), name="empty", size_bytes=GIB, copies=1, layout=Layout.LINEAR,
         state=VolumeState.CREATING, health="unknown", head="", standby=(), attachment=None,
         device="", message="", segments=(),
@@ -100,16 +100,16 @@ EVENTS = tuple(
           subject="v1", message=f"thing {number} happened")
     for number in range(1, 6)
 )  # fmt: skip
-RECOVERY = api.RecoveryView(
+RECOVERY = answers.RecoveryView(
     recovering=True, why="manager.db is missing", nodes=("m1",), disks=1,
     volumes=(
-        api.RecoveredVolume(name="data", size_bytes=4 * GIB, copies=2, head="m1", legs=2,
+        answers.RecoveredVolume(name="data", size_bytes=4 * GIB, copies=2, head="m1", legs=2,
                             legs_seen=1),
     ),
     missing=("node store2",), notes=("m1: /dev/sdc: damaged vastsky disk",),
 )  # fmt: skip
-RECOVERED = api.RecoveryView(recovering=False, why="", nodes=("m1",), kept_as="/x/manager.db.1")
-JOIN = api.Initialised(
+RECOVERED = answers.RecoveryView(recovering=False, why="", nodes=("m1",), kept_as="/x/manager.db.1")
+JOIN = answers.Initialised(
     cluster=ClusterId("c1"), cluster_name="demo", node=NodeId("m1"), roles=ALL_ROLES
 )
 
@@ -190,28 +190,28 @@ class FakeCluster:
             case api.ListNodes(node=name):
                 nodes = _found(NODES, "node", name, lambda each: (each.id,))
                 shown, more = page(nodes, lambda each: each.id, request)
-                return api.NodeList(nodes=shown, next=more)
+                return answers.NodeList(nodes=shown, next=more)
             case api.ListVolumes(volume=name):
                 volumes = _found(VOLUMES, "volume", name, lambda each: (each.name, each.id))
                 some, more = page(volumes, lambda each: each.name, request)
-                return api.VolumeList(volumes=some, next=more)
+                return answers.VolumeList(volumes=some, next=more)
             case api.ListDisks(node=node, disk=name):
                 disks = _found(
                     DISKS, "disk", name, lambda each: (each.id, f"{each.node}:{each.path}")
                 )
-                return api.DiskList(disks=tuple(d for d in disks if node in ("", d.node)))
+                return answers.DiskList(disks=tuple(d for d in disks if node in ("", d.node)))
             case api.ListEvents(after=after, limit=limit):
                 later = tuple(each for each in self.events if each.number > after)
-                return api.EventList(events=later[-limit:])
+                return answers.EventList(events=later[-limit:])
             case api.ShowJob(job=name):
                 if name != "j1":
                     raise NotFoundError(f"there is no job {name}")
                 if request.seen == self.steps[0] and len(self.steps) > 1:
                     self.steps.pop(0)
-                return api.JobList(jobs=(self.steps[0],))
-        answers: dict[type[Record], Callable[[], Record]] = {
+                return answers.JobList(jobs=(self.steps[0],))
+        said: dict[type[Record], Callable[[], Record]] = {
             api.ShowStatus: lambda: STATUS,
-            api.ListJobs: lambda: api.JobList(jobs=self.running),
+            api.ListJobs: lambda: answers.JobList(jobs=self.running),
             api.ExplainPlacement: lambda: PLACEMENT,
             api.SetStandby: api.Done,
             api.CancelJob: api.Done,
@@ -221,7 +221,7 @@ class FakeCluster:
             api.BeginRecovery: lambda: RECOVERY,
             api.FinishRecovery: lambda: RECOVERED,
         }
-        return answers[type(request)]()
+        return said[type(request)]()
 
     async def has_been_asked(self, kind: type[Record], times: int = 1) -> None:
         async with asyncio.timeout(5):
@@ -231,7 +231,7 @@ class FakeCluster:
     async def init(
         self, name: str, addresses: tuple[str, ...], rack: str, node: str,
         encryption: Encryption | None, roles: tuple[Role, ...],
-    ) -> api.Initialised:  # fmt: skip
+    ) -> answers.Initialised:  # fmt: skip
         self.asked.append(
             api.InitCluster(name=name, addresses=addresses, rack=rack, node=node,
                             encryption=encryption, roles=roles)
@@ -242,13 +242,13 @@ class FakeCluster:
 
     async def join(
         self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
-    ) -> api.Initialised:
+    ) -> answers.Initialised:
         self.asked.append(
             api.JoinCluster(token=token, addresses=addresses, rack=rack, node=node, roles=roles)
         )
         return JOIN
 
-    def local(self) -> api.LocalView:
+    def local(self) -> answers.LocalView:
         return self.view
 
     def change(self, **members: object) -> None:

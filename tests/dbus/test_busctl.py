@@ -8,7 +8,7 @@ import pytest
 
 from tests.dbus.fake_cluster import STATUS, VOLUMES, FakeCluster
 from tests.demo.hosts import busctl_answer, busctl_call
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.dbus.paths import BUS_NAME, ROOT
 from vastskyd.dbus.server import DbusServer
 
@@ -33,7 +33,7 @@ async def test_what_the_demo_asks_by_it(environment: dict[str, str]) -> None:
     said = await shell(busctl_call("Status", {}), environment)
     assert busctl_answer("Status", said) == STATUS
     said = await shell(busctl_call("ListVolumes", {"volume": "data"}), environment)
-    assert busctl_answer("ListVolumes", said) == api.VolumeList(volumes=VOLUMES[:1])
+    assert busctl_answer("ListVolumes", said) == answers.VolumeList(volumes=VOLUMES[:1])
 
 
 async def test_the_tree_shows_the_hosts_own(environment: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from dbus_next.signature import Variant
 
 from tests.dbus.conftest import Call
 from tests.dbus.fake_cluster import DISKS, GIB, LOCAL_VOLUME, FakeCluster, job
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import NotFoundError, UnreachableError
 from vastskyd.core.ids import DiskId, JobId
 from vastskyd.core.model import Job, JobKind, JobState
@@ -275,8 +275,8 @@ async def _jobs(shown: dict[str, Job], request: Any) -> Any:
             return api.JobStarted(job=shown["next"])
         case api.ShowJob():
             await asyncio.sleep(0.02)
-            return api.JobList(jobs=(shown[request.job],))
-    return api.JobList(jobs=())
+            return answers.JobList(jobs=(shown[request.job],))
+    return answers.JobList(jobs=())
 
 
 async def test_rebuilds_of_what_is_attached_here_are_own_jobs(

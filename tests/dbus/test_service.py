@@ -12,7 +12,7 @@ from dbus_next.signature import Variant
 
 from tests.dbus.conftest import Call
 from tests.dbus.fake_cluster import DISKS, JOIN, NODES, STATUS, VOLUMES, FakeCluster, job
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import BY_CODE, ConflictError, UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Encryption, Job, JobState, Layout, Record, Role
@@ -94,12 +94,12 @@ async def test_a_dry_run_names_no_job(call: Call, cluster: FakeCluster) -> None:
 
 
 async def test_reading(call: Call, cluster: FakeCluster) -> None:
-    assert record_in(api.ClusterStatus, value(await call("Status"))) == STATUS
-    assert record_in(api.LocalView, value(await call("Local"))).node == "m1"
+    assert record_in(answers.ClusterStatus, value(await call("Status"))) == STATUS
+    assert record_in(answers.LocalView, value(await call("Local"))).node == "m1"
     nodes = value(await call("ListNodes"))
-    assert tuple(record_in(api.NodeView, each) for each in nodes) == NODES
+    assert tuple(record_in(answers.NodeView, each) for each in nodes) == NODES
     volumes = value(await call("ListVolumes"))
-    assert tuple(record_in(api.VolumeView, each) for each in volumes) == VOLUMES
+    assert tuple(record_in(answers.VolumeView, each) for each in volumes) == VOLUMES
     assert [each["object"].value for each in volumes] == [
         Place(Kind.VOLUME, each.id).path for each in VOLUMES
     ]
@@ -108,7 +108,7 @@ async def test_reading(call: Call, cluster: FakeCluster) -> None:
     assert [each["path"].value for each in disks] == [DISKS[1].path]
     events = value(await call("ListEvents", body=[{"after": Variant("u", 3)}]))
     assert [each["number"].value for each in events] == [4, 5]
-    why = record_in(api.Placement, value(await call("ExplainPlacement", "ta{sv}", [2**40, {}])))
+    why = record_in(answers.Placement, value(await call("ExplainPlacement", "ta{sv}", [2**40, {}])))
     assert (why.fits, why.disks[0].reason) == (False, "it is full")
 
 
@@ -163,9 +163,9 @@ async def test_others(call: Call, cluster: FakeCluster) -> None:
     made = value(
         await call("InitCluster", "sa{sv}", ["demo", {"encryption": Variant("s", "none")}])
     )
-    assert record_in(api.Initialised, made) == JOIN
+    assert record_in(answers.Initialised, made) == JOIN
     joined = value(await call("JoinCluster", "sa{sv}", ["t", {"roles": Variant("as", ["head"])}]))
-    assert record_in(api.Initialised, joined) == JOIN
+    assert record_in(answers.Initialised, joined) == JOIN
     assert cluster.changes() == (
         api.CreateToken(roles=(Role.HEAD,), valid_s=60.0, asked_by=WHO),
         api.RemoveNode(node=NodeId("store2"), asked_by=WHO),
@@ -201,7 +201,7 @@ async def test_insides_stay_inside(
 async def test_an_answer_that_cannot_be_sent_is_our_fault(
     call: Call, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster.wrong_answer = api.EventList(events=())
+    cluster.wrong_answer = answers.EventList(events=())
     assert error(await call("Status"))[0] == ERROR + "Failed"
     cluster.wrong_answer = STATUS.__class__(
         **{name: getattr(STATUS, name) for name in STATUS.__struct_fields__} | {"nodes": 2**70}

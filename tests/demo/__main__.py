@@ -18,7 +18,7 @@ from tests.demo.narrator import DemoError, Narrator, require, wait_until
 from tests.lab.guest import Result
 from tests.lab.host import LabError
 from tests.lab.lab import Lab
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.model import Job, JobKind, JobState
 
 VOLUME = "data"
@@ -106,7 +106,7 @@ class Demo:
     def disks(self) -> int:
         return len(STORES) * len(DISKS)
 
-    def volume(self) -> api.VolumeView:
+    def volume(self) -> answers.VolumeView:
         return self.hosts.volume(VOLUME)
 
     def make_volume(self) -> None:
@@ -174,7 +174,7 @@ class Demo:
     def rebuilds(self) -> list[Job]:
         return [
             job
-            for job in self.hosts.look(api.JobList, "ListJobs").jobs
+            for job in self.hosts.look(answers.JobList, "ListJobs").jobs
             if job.kind is JobKind.REBUILD
         ]
 

@@ -12,7 +12,7 @@ import msgspec
 from tests.demo.narrator import Narrator
 from tests.lab.guest import Disk, Guest, Result
 from tests.lab.lab import Lab
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.model import Record
 from vastskyd.core.paging import joined
 from vastskyd.dbus.interfaces import MANAGER as MANAGER_INTERFACE
@@ -134,20 +134,20 @@ class Hosts:
         self.each(join, [*self.stores, *self.heads[1:]])
 
     def online(self) -> int:
-        return self.look(api.ClusterStatus, "Status").nodes_online
+        return self.look(answers.ClusterStatus, "Status").nodes_online
 
-    def disks(self) -> list[api.DiskView]:
+    def disks(self) -> list[answers.DiskView]:
         """Those that are enrolled."""
-        return [disk for disk in self.look(api.DiskList, "ListDisks").disks if disk.id]
+        return [disk for disk in self.look(answers.DiskList, "ListDisks").disks if disk.id]
 
-    def offered(self) -> list[api.DiskView]:
+    def offered(self) -> list[answers.DiskView]:
         return [
             disk
-            for disk in self.look(api.DiskList, "ListDisks").disks
+            for disk in self.look(answers.DiskList, "ListDisks").disks
             if not disk.id and disk.node in self.stores and "nvme" in disk.path
         ]
 
-    def enrol(self, offered: list[api.DiskView]) -> None:
+    def enrol(self, offered: list[answers.DiskView]) -> None:
         """Each asked of its own host, all hosts at the same time; nobody waits for the end."""
 
         def enrol_on(guest: Guest) -> None:
@@ -160,8 +160,8 @@ class Hosts:
     def free(self) -> dict[str, int]:
         return {disk.id: disk.free_bytes for disk in self.disks()}
 
-    def volume(self, name: str) -> api.VolumeView:
-        return self.look(api.VolumeList, "ListVolumes", volume=name).volumes[0]
+    def volume(self, name: str) -> answers.VolumeView:
+        return self.look(answers.VolumeList, "ListVolumes", volume=name).volumes[0]
 
     # --- the writer and the evidence
 

@@ -18,7 +18,7 @@ from tests.sim.fake_nbd import NbdBlock
 from tests.sim.faults import FaultPlan
 from tests.sim.loop import EPOCH_S
 from tests.sim.world import DaemonPorts, World
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import ExistsError, NotFoundError, UnreachableError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId
 from vastskyd.core.model import (
@@ -249,7 +249,7 @@ class SimCluster:
         """The job once it has ended."""
         while True:
             request = api.ShowJob(job=JobId(job.id), wait_s=JOB_WAIT_S)
-            shown: api.JobList = await self.ask(request)
+            shown: answers.JobList = await self.ask(request)
             if shown.jobs[0].state is not JobState.RUNNING:
                 return shown.jobs[0]
 
@@ -261,22 +261,22 @@ class SimCluster:
             raise AssertionError(f"{request}: {ended.error_code}: {ended.message}")
         return ended
 
-    async def volume(self, name: str) -> api.VolumeView:
-        shown: api.VolumeList = await self.ask(api.ListVolumes(volume=name))
+    async def volume(self, name: str) -> answers.VolumeView:
+        shown: answers.VolumeList = await self.ask(api.ListVolumes(volume=name))
         return shown.volumes[0]
 
-    async def find(self, name: str) -> api.VolumeView | None:
+    async def find(self, name: str) -> answers.VolumeView | None:
         try:
             return await self.volume(name)
         except NotFoundError:
             return None
 
-    async def status(self) -> api.ClusterStatus:
-        answer: api.ClusterStatus = await self.ask(api.ShowStatus())
+    async def status(self) -> answers.ClusterStatus:
+        answer: answers.ClusterStatus = await self.ask(api.ShowStatus())
         return answer
 
     async def events(self) -> tuple[str, ...]:
-        answer: api.EventList = await self.ask(api.ListEvents(limit=1000))
+        answer: answers.EventList = await self.ask(api.ListEvents(limit=1000))
         return tuple(event.kind for event in answer.events)
 
     async def until(self, what: str, within_s: float, so: Callable[[], Any]) -> float:
@@ -319,7 +319,7 @@ class SimCluster:
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _all_online(self) -> bool:
-        shown: api.NodeList = await self.ask(api.ListNodes())
+        shown: answers.NodeList = await self.ask(api.ListNodes())
         return all(node.state == "online" for node in shown.nodes)
 
     async def create(self, name: str = "v", size_bytes: int = 40 * MIB, copies: int = 2) -> None:
@@ -404,7 +404,7 @@ class SimCluster:
             await self.until("nothing is left over", within_s, lambda: not self.leftovers())
         except AssertionError as error:
             raise AssertionError(f"{error}\nleft over: {self.leftovers()}") from None
-        disks: api.DiskList = await self.ask(api.ListDisks())
+        disks: answers.DiskList = await self.ask(api.ListDisks())
         state = self.state()
         for disk in disks.disks:
             record = state.disks.get(disk.id)

@@ -6,7 +6,7 @@ from collections import Counter
 from tests.sim.cluster import SimCluster, extents_on
 from tests.sim.fake_array import DATA_GRAIN
 from tests.sim.fake_disks import FakeMedia
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import (
     AttachmentState,
@@ -104,7 +104,7 @@ class Watch:
             return set()
         nodes = await member.manager.ask(api.ListNodes())
         volumes = await member.manager.ask(api.ListVolumes())
-        if not isinstance(nodes, api.NodeList) or not isinstance(volumes, api.VolumeList):
+        if not isinstance(nodes, answers.NodeList) or not isinstance(volumes, answers.VolumeList):
             raise TypeError("the manager answers something else")
         found = {
             f"node {node.id} is said to be {node.state}"

@@ -5,7 +5,7 @@ import pytest
 from tests.sim import loop
 from tests.sim.cluster import SimCluster
 from tests.sim.test_cluster import attached, simulate
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError, ExistsError, InvalidError, NoSpaceError
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Job, JobKind, JobState
@@ -141,12 +141,12 @@ def test_what_would_begin_anew_cannot_be_cancelled() -> None:
 def test_a_placement_is_explained_disk_by_disk() -> None:
     async def body(cluster: SimCluster) -> None:
         asked = api.ExplainPlacement(size_bytes=32 * MIB, copies=3)
-        fits: api.Placement = await cluster.ask(asked)
+        fits: answers.Placement = await cluster.ask(asked)
         assert fits.fits
         assert all(disk.takes_bytes for disk in fits.disks)
         cluster.world.power_cut("s2")
         await cluster.until("it is missed", 30, lambda: _explained(cluster, asked, fits=False))
-        why: api.Placement = await cluster.ask(asked)
+        why: answers.Placement = await cluster.ask(asked)
         assert "3 copies need disks" in why.reason
         said = {str(disk.node): disk.reason for disk in why.disks}
         assert said["s2"] == "its node s2 is unreachable"
@@ -162,7 +162,7 @@ def test_lists_come_in_pages() -> None:
         nodes: list[str] = []
         after = ""
         while True:
-            shown: api.NodeList = await cluster.ask(api.ListNodes(limit=2, after=after))
+            shown: answers.NodeList = await cluster.ask(api.ListNodes(limit=2, after=after))
             nodes += [node.id for node in shown.nodes]
             after = shown.next
             if not after:
@@ -182,7 +182,7 @@ async def _cancel(cluster: SimCluster, job: Job) -> None:
 
 
 async def _jobs(cluster: SimCluster, kind: JobKind) -> list[Job]:
-    shown: api.JobList = await cluster.ask(api.ListJobs())
+    shown: answers.JobList = await cluster.ask(api.ListJobs())
     return [job for job in shown.jobs if job.kind is kind]
 
 
@@ -191,5 +191,5 @@ async def _running(cluster: SimCluster, kind: JobKind) -> bool:
 
 
 async def _explained(cluster: SimCluster, asked: api.ExplainPlacement, *, fits: bool) -> bool:
-    answer: api.Placement = await cluster.ask(asked)
+    answer: answers.Placement = await cluster.ask(asked)
     return answer.fits is fits

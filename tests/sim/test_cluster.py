@@ -9,7 +9,7 @@ import pytest
 from tests.sim import loop
 from tests.sim.cluster import APART, TOGETHER, Shape, SimCluster
 from tests.sim.faults import Fault, FaultKind, FaultPlan, NoFaults, ScriptedFaults
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import BusyError, ConflictError, NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import DiskState, JobState, Role
@@ -141,7 +141,7 @@ def test_a_storage_host_that_returns_soon_brings_its_legs_back() -> None:
         await cluster.until("redundant", 60, cluster.redundant)
         assert await legs_on(cluster, "s1") == there
         assert "leg-replaced" not in await cluster.events()
-        jobs: api.JobList = await cluster.ask(api.ListJobs())
+        jobs: answers.JobList = await cluster.ask(api.ListJobs())
         returned = [job for job in jobs.jobs if job.kind == "rebuild"]
         assert len(returned) == there
         assert all(" were written to it" in job.message for job in returned)

@@ -10,7 +10,7 @@ from tests.sim import loop
 from tests.sim.cluster import NoIssuer, SimCluster
 from tests.sim.test_cluster import simulate
 from tests.sim.world import World
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import DeviceError
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Cluster, Generation, Node, Record, Role
@@ -55,7 +55,7 @@ def with_manager(body: Callable[[Manager, FullStore], Awaitable[None]]) -> None:
 
 def test_a_change_that_is_not_durable_has_not_happened() -> None:
     async def body(manager: Manager, store: FullStore) -> None:
-        before: api.NodeList = await _nodes(manager)
+        before: answers.NodeList = await _nodes(manager)
         store.full = True
         with pytest.raises(DeviceError):
             manager._change(lambda turn: turn.draft.put(_another()))
@@ -72,9 +72,9 @@ def test_an_answer_is_given_of_what_the_store_has() -> None:
     with_manager(body)
 
 
-async def _nodes(manager: Manager) -> api.NodeList:
+async def _nodes(manager: Manager) -> answers.NodeList:
     answer: Record = await manager.ask(api.ListNodes())
-    assert isinstance(answer, api.NodeList)
+    assert isinstance(answer, answers.NodeList)
     return answer
 
 

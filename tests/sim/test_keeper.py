@@ -10,7 +10,7 @@ from tests.sim import loop
 from tests.sim.cluster import CLUSTER, NoIssuer
 from tests.sim.loop import SimClock
 from vastskyd.config.settings import Config
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.description import DiskDescription
 from vastskyd.core.errors import ConflictError, DamagedError, FailedError
 from vastskyd.core.ids import ClusterId, DiskId, NodeId
@@ -77,9 +77,9 @@ def make(path: Path, cluster: ClusterId = CLUSTER) -> None:
     store.close()
 
 
-async def status(at: Keeper) -> api.ClusterStatus:
+async def status(at: Keeper) -> answers.ClusterStatus:
     answer = await at.ask(api.ShowStatus())
-    assert isinstance(answer, api.ClusterStatus)
+    assert isinstance(answer, answers.ClusterStatus)
     return answer
 
 
@@ -149,7 +149,7 @@ def test_new_records_are_made_in_their_place(tmp_path: Path, damage: str) -> Non
         with pytest.raises(ConflictError, match="about to connect"):
             await at.ask(api.FinishRecovery())
         view = await at.ask(api.FinishRecovery(without_missing=True))
-        assert isinstance(view, api.RecoveryView)
+        assert isinstance(view, answers.RecoveryView)
         assert (view.disks, view.nodes) == (1, ("m",))
         assert bool(view.kept_as) == (damage != "missing")
         assert not any("recover" in problem for problem in (await status(at)).problems)
@@ -175,7 +175,7 @@ def test_records_that_are_whole_are_used(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match="has its records"):
             await at.ask(api.FinishRecovery(without_missing=True))
         view = await at.ask(api.ShowRecovery())
-        assert view == api.RecoveryView(recovering=False, why="")
+        assert view == answers.RecoveryView(recovering=False, why="")
 
     with_keeper(path, body)
 

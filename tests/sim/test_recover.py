@@ -7,7 +7,7 @@ import pytest
 from tests.sim.cluster import APART, LEG_TIMEOUT_S, REBUILD_DELAY_S, TOGETHER, Shape, SimCluster
 from tests.sim.faults import Fault, FaultKind, ScriptedFaults
 from tests.sim.test_cluster import at_the_end, attached, health, simulate, writing
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import AttachmentState, LegState
@@ -32,12 +32,12 @@ async def says_so(cluster: SimCluster) -> bool:
     return "cluster recover" in status.problems[0] and status.health == "critical"
 
 
-async def view(cluster: SimCluster) -> api.RecoveryView:
-    answer: api.RecoveryView = await cluster.ask(api.ShowRecovery())
+async def view(cluster: SimCluster) -> answers.RecoveryView:
+    answer: answers.RecoveryView = await cluster.ask(api.ShowRecovery())
     return answer
 
 
-async def heard(cluster: SimCluster, *, without: tuple[str, ...] = ()) -> api.RecoveryView:
+async def heard(cluster: SimCluster, *, without: tuple[str, ...] = ()) -> answers.RecoveryView:
     """Once all hosts but some have spoken."""
     names = set(cluster.world.hosts) - set(without)
 
@@ -48,11 +48,13 @@ async def heard(cluster: SimCluster, *, without: tuple[str, ...] = ()) -> api.Re
     return await view(cluster)
 
 
-async def recover(cluster: SimCluster, *, without: tuple[str, ...] = ()) -> api.RecoveryView:
+async def recover(cluster: SimCluster, *, without: tuple[str, ...] = ()) -> answers.RecoveryView:
     found = await heard(cluster, without=without)
     if any("about to connect" in line for line in found.missing):
         await asyncio.sleep(20)
-    answer: api.RecoveryView = await cluster.ask(api.FinishRecovery(without_missing=bool(without)))
+    answer: answers.RecoveryView = await cluster.ask(
+        api.FinishRecovery(without_missing=bool(without))
+    )
     return answer
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.sim.cluster import POLICY, SimCluster
 from tests.sim.fake_array import DATA_GRAIN
 from tests.sim.test_cluster import simulate
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import Segment
 from vastskyd.core.units import MIB
@@ -53,7 +53,7 @@ def test_a_leg_that_was_away_gets_what_it_lacks_and_no_more() -> None:
             assert await cluster.checker.write("h1", "v", grain)
         cluster.power_on(host_of(cluster, away))
         await cluster.until("redundant", 30, cluster.redundant)
-        jobs: api.JobList = await cluster.ask(api.ListJobs())
+        jobs: answers.JobList = await cluster.ask(api.ListJobs())
         (job,) = [job for job in jobs.jobs if job.kind == "rebuild"]
         said = re.search(r"([\d.]+) MiB were written to it", job.message)
         assert said is not None, job.message

@@ -9,7 +9,7 @@ from tests.sim import loop
 from tests.sim.cluster import POLICY, TUNING, SimCluster
 from tests.sim.fake_array import FakeArray
 from tests.sim.fake_disks import FakeMedia
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import BusyError, ConflictError
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import Job, JobKind, JobState
@@ -140,7 +140,7 @@ def test_of_two_copies_nobody_knows_which_is_right() -> None:
             view = await cluster.volume("v")
             assert view.health == "redundant"
             assert "cannot be decided" in view.message
-        events: api.EventList = await cluster.ask(api.ListEvents())
+        events: answers.EventList = await cluster.ask(api.ListEvents())
         said = [event.message for event in events.events if event.kind == "scrub-undecided"]
         assert len(said) == 2
         at = cluster.state_of("v").segments[0].length_bytes + 2 * MIB
@@ -371,7 +371,7 @@ def test_a_lost_leg_is_waited_for() -> None:
 
 
 async def _says(cluster: SimCluster, job: Job, text: str) -> bool:
-    shown: api.JobList = await cluster.ask(api.ShowJob(job=job.id))
+    shown: answers.JobList = await cluster.ask(api.ShowJob(job=job.id))
     return text in shown.jobs[0].message
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from tests.sim.cluster import LEG_TIMEOUT_S, SimCluster
 from tests.sim.test_cluster import at_the_end, attached, simulate
-from vastskyd.core import api
+from vastskyd.core import answers, api
 
 
 def test_a_head_says_why_writes_wait_while_the_manager_is_away() -> None:
@@ -45,7 +45,7 @@ def test_a_host_shows_its_disks_as_the_manager_does() -> None:
         told: list[bool] = []
         cluster.members["s1"].tell(lambda: told.append(True))
         await cluster.create(copies=3)
-        wanted: api.DiskList = await cluster.ask(api.ListDisks(node="s1"))
+        wanted: answers.DiskList = await cluster.ask(api.ListDisks(node="s1"))
         await cluster.until(
             "it shows the same", 20, lambda: cluster.members["s1"].local_disks() == wanted.disks
         )

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from vastskyd.core.api import Done, Join, Joined, ListVolumes, VolumeList
+from vastskyd.core.answers import VolumeList
+from vastskyd.core.api import Done, Join, Joined, ListVolumes
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Record
 from vastskyd.wire.ca import CertificateAuthority, NodeKey

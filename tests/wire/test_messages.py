@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vastskyd.core.api import ANSWERS, BY_METHOD, AttachVolume, Join, ListVolumes, Ping, VolumeList
+from vastskyd.core.answers import VolumeList
+from vastskyd.core.api import ANSWERS, BY_METHOD, AttachVolume, Join, ListVolumes, Ping
 from vastskyd.core.errors import BY_CODE, FailedError, InvalidError, VastskyError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record

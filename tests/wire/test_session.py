@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from tests.wire.lab import BOUND_S, HOST, M1, S1, S2, Lab, Raw, hello, quick, soon, until
-from vastskyd.core.api import (
-    CreateToken,
-    Done,
-    Join,
-    ListVolumes,
-    Ping,
-    ShowStatus,
-    Token,
-    VolumeList,
-)
+from vastskyd.core.answers import VolumeList
+from vastskyd.core.api import CreateToken, Done, Join, ListVolumes, Ping, ShowStatus, Token
 from vastskyd.core.errors import (
     BY_CODE,
     FailedError,

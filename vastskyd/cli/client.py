@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import DeniedError, FailedError, UnreachableError
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Record
@@ -105,7 +105,7 @@ async def _call(bus: MessageBus, request: Record) -> Record:
     if started is None:
         raise FailedError(f"{method.name} is answered by {got.body[0]}, which is no job")
     shown = await _call(bus, api.ShowJob(job=JobId(started.name)))
-    if not isinstance(shown, api.JobList):
+    if not isinstance(shown, answers.JobList):
         raise TypeError("a job is shown as something else")
     return api.JobStarted(job=shown.jobs[0])
 

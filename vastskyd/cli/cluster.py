@@ -16,7 +16,7 @@ from vastskyd.cli.options import (
 )
 from vastskyd.cli.output import print_json
 from vastskyd.cli.recover import recover
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.model import Encryption, Role
 
 
@@ -60,7 +60,7 @@ def init(
         roles=roles_of(roles),
     )
     with connect() as client:
-        _report(client.ask(request, api.Initialised), as_json)
+        _report(client.ask(request, answers.Initialised), as_json)
     if not as_json:
         click.echo("next: `vastskyctl cluster token`, and on each other host `vastskyctl join`")
 
@@ -120,10 +120,10 @@ def join(
         token=token.strip(), addresses=addresses, rack=rack, node=node, roles=roles_of(roles)
     )
     with connect() as client:
-        _report(client.ask(request, api.Initialised), as_json)
+        _report(client.ask(request, answers.Initialised), as_json)
 
 
-def _report(host: api.Initialised, as_json: bool) -> None:
+def _report(host: answers.Initialised, as_json: bool) -> None:
     if as_json:
         print_json(host)
     else:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import click
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.model import Record, Role
 
 LIMIT_S = 1.0
@@ -32,27 +32,27 @@ def _completer(names: Callable[[], list[str]]) -> Completer:
 
 
 def _volumes() -> list[str]:
-    answer = _ask(api.ListVolumes(), api.VolumeList)
+    answer = _ask(api.ListVolumes(), answers.VolumeList)
     return [volume.name for volume in answer.volumes] if answer else []
 
 
 def _nodes() -> list[str]:
-    answer = _ask(api.ListNodes(), api.NodeList)
+    answer = _ask(api.ListNodes(), answers.NodeList)
     return [str(node.id) for node in answer.nodes] if answer else []
 
 
 def _disks() -> list[str]:
-    answer = _ask(api.ListDisks(), api.DiskList)
+    answer = _ask(api.ListDisks(), answers.DiskList)
     return [str(disk.id) for disk in answer.disks if disk.id] if answer else []
 
 
 def _heads() -> list[str]:
-    answer = _ask(api.ListNodes(), api.NodeList)
+    answer = _ask(api.ListNodes(), answers.NodeList)
     return [str(node.id) for node in answer.nodes if Role.HEAD in node.roles] if answer else []
 
 
 def _jobs(*, running: bool) -> list[str]:
-    answer = _ask(api.ListJobs(running=running), api.JobList)
+    answer = _ask(api.ListJobs(running=running), answers.JobList)
     return [str(job.id) for job in answer.jobs] if answer else []
 
 
@@ -68,7 +68,7 @@ def disks_to_enrol(ctx: click.Context, param: click.Parameter, incomplete: str) 
     before = ctx.params.get(param.name or "") or ()
     if not before:
         return node_names(ctx, param, incomplete)
-    answer = _ask(api.ListDisks(node=before[0]), api.DiskList) if len(before) == 1 else None
+    answer = _ask(api.ListDisks(node=before[0]), answers.DiskList) if len(before) == 1 else None
     paths = [disk.path for disk in answer.disks if not disk.id] if answer else []
     return [path for path in paths if path.startswith(incomplete)]
 

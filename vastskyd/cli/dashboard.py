@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vastskyd.cli.output import colour_of, format_duration, format_time
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Event, Job, JobState
 from vastskyd.core.units import format_size
@@ -30,10 +30,10 @@ class Snapshot:
     """What was answered, and when by a clock that only goes forward."""
 
     time_s: float
-    status: api.ClusterStatus
-    nodes: tuple[api.NodeView, ...]
-    disks: tuple[api.DiskView, ...]
-    volumes: tuple[api.VolumeView, ...]
+    status: answers.ClusterStatus
+    nodes: tuple[answers.NodeView, ...]
+    disks: tuple[answers.DiskView, ...]
+    volumes: tuple[answers.VolumeView, ...]
     jobs: tuple[Job, ...]
     events: tuple[Event, ...]
 
@@ -122,7 +122,7 @@ def _table(section: Section, room: int) -> RenderableType:
 # --- the parts ----------------------------------------------------------------------------------
 
 
-def _head(status: api.ClusterStatus, note: str, *, most: int) -> list[Text]:
+def _head(status: answers.ClusterStatus, note: str, *, most: int) -> list[Text]:
     """With at most so many lines on problems."""
     first = Text.assemble(
         (status.name, "bold"), "  ", _word(status.health),
@@ -143,7 +143,7 @@ def _head(status: api.ClusterStatus, note: str, *, most: int) -> list[Text]:
     return lines
 
 
-def _nodes(nodes: Iterable[api.NodeView]) -> Section:
+def _nodes(nodes: Iterable[answers.NodeView]) -> Section:
     ordered = sorted(nodes, key=lambda node: (node.state == "online", node.id))
     rows = (
         (
@@ -157,7 +157,7 @@ def _nodes(nodes: Iterable[api.NodeView]) -> Section:
     return Section(("NODE", "STATE", "ROLES", "RACK"), tuple(rows))
 
 
-def _disks(disks: Iterable[api.DiskView]) -> Section:
+def _disks(disks: Iterable[answers.DiskView]) -> Section:
     enrolled = [disk for disk in disks if disk.id]
     enrolled.sort(key=lambda disk: (disk.state == "online", not disk.message, disk.node, disk.path))
     rows = (
@@ -170,7 +170,7 @@ def _disks(disks: Iterable[api.DiskView]) -> Section:
     return Section(("DISK", "STATE", "SIZE", "USED", "MESSAGE"), tuple(rows))
 
 
-def _volumes(volumes: Iterable[api.VolumeView]) -> Section:
+def _volumes(volumes: Iterable[answers.VolumeView]) -> Section:
     ordered = sorted(volumes, key=lambda volume: (volume.health == "redundant", volume.name))
     rows = (
         (

@@ -11,7 +11,7 @@ from vastskyd.cli.jobs import start
 from vastskyd.cli.options import json_option, no_wait_option
 from vastskyd.cli.output import interactive, paint, print_table
 from vastskyd.cli.watch import shown, watch_option
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.units import format_size
@@ -53,13 +53,13 @@ class _Disks:
         self._all = all_
         self._left_out = 0
 
-    def ask(self) -> api.DiskList:
-        found = self._client.ask(api.ListDisks(node=self._node), api.DiskList).disks
+    def ask(self) -> answers.DiskList:
+        found = self._client.ask(api.ListDisks(node=self._node), answers.DiskList).disks
         kept = tuple(each for each in found if self._all or each.id)
         self._left_out = len(found) - len(kept)
-        return api.DiskList(disks=kept)
+        return answers.DiskList(disks=kept)
 
-    def show(self, found: api.DiskList) -> None:
+    def show(self, found: answers.DiskList) -> None:
         print_table(
             ("NODE", "PATH", "SIZE", "FREE", "STATE", "SERIAL", "ID", "MESSAGE"),
             [_row(each) for each in found.disks],
@@ -68,7 +68,7 @@ class _Disks:
             click.echo(f"\n{self._left_out} more not enrolled: vastskyctl disk list --all")
 
 
-def _row(view: api.DiskView) -> tuple[str, ...]:
+def _row(view: answers.DiskView) -> tuple[str, ...]:
     free = format_size(view.free_bytes) if view.id else ""
     size = format_size(view.size_bytes)
     state = paint(view.state)
@@ -90,7 +90,7 @@ def show(name: str, watch: bool, as_json: bool) -> None:
     """
     with connect() as client:
         shown(
-            lambda: client.ask(api.ListDisks(disk=name), api.DiskList).disks[0], show_disk,
+            lambda: client.ask(api.ListDisks(disk=name), answers.DiskList).disks[0], show_disk,
             as_json=as_json, watch=watch,
         )  # fmt: skip
 
@@ -125,7 +125,7 @@ def _node_and_path(client: "Client", where: tuple[str, ...]) -> tuple[str, str]:
     if len(where) == 2:
         return where[0], where[1]
     if len(where) == 1 and where[0].startswith("/"):
-        return client.ask(api.ShowLocal(), api.LocalView).node, where[0]
+        return client.ask(api.ShowLocal(), answers.LocalView).node, where[0]
     node, colon, path = where[0].partition(":")
     if len(where) == 1 and node and colon and path:
         return node, path

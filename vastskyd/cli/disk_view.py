@@ -1,11 +1,11 @@
 """What `vastskyctl disk show` prints."""
 
 from vastskyd.cli.output import format_duration, format_time, paint, print_facts
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.units import format_size
 
 
-def show_disk(view: api.DiskView) -> None:
+def show_disk(view: answers.DiskView) -> None:
     free = f"{format_size(view.size_bytes)}, {format_size(view.free_bytes)} free"
     print_facts(
         (
@@ -20,7 +20,7 @@ def show_disk(view: api.DiskView) -> None:
     )
 
 
-def _health(smart: api.SmartView | None) -> tuple[tuple[str, str], ...]:
+def _health(smart: answers.SmartView | None) -> tuple[tuple[str, str], ...]:
     if smart is None:
         return (("Health", "not known yet"),)
     why = f": {smart.reason}" if smart.reason else ""

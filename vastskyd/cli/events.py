@@ -8,7 +8,7 @@ import click
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
 from vastskyd.cli.output import format_time, heading, paint, print_json
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import Event
 
@@ -36,11 +36,11 @@ def events(follow: bool, lines: int, as_json: bool) -> None:
     """
     with connect() as client:
         # One at least, for its number, to go on from.
-        found = client.ask(api.ListEvents(limit=max(lines, 1)), api.EventList).events
+        found = client.ask(api.ListEvents(limit=max(lines, 1)), answers.EventList).events
         after = max((each.number for each in found), default=0)
         found = found[len(found) - min(lines, len(found)) :]
         if as_json and not follow:
-            print_json(api.EventList(events=found))
+            print_json(answers.EventList(events=found))
             return
         if not as_json:
             click.echo("  ".join(map(heading, ("TIME".ljust(_TIME_WIDTH), "SEVERITY", "MESSAGE"))))
@@ -55,7 +55,7 @@ def events(follow: bool, lines: int, as_json: bool) -> None:
 
 def _later(client: "Client", after: int) -> tuple[Event, ...]:
     try:
-        return client.ask(api.ListEvents(after=after, limit=BATCH), api.EventList).events
+        return client.ask(api.ListEvents(after=after, limit=BATCH), answers.EventList).events
     except UnreachableError:  # back soon, or Ctrl-C
         return ()
 

@@ -16,7 +16,7 @@ from vastskyd.cli.output import (
     print_table,
 )
 from vastskyd.cli.watch import shown, watch_option
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job
 from vastskyd.core.units import format_size
@@ -42,12 +42,12 @@ def list_(running: bool, watch: bool, as_json: bool) -> None:
     """
     with connect() as client:
         shown(
-            lambda: client.ask(api.ListJobs(running=running), api.JobList), _show_list,
+            lambda: client.ask(api.ListJobs(running=running), answers.JobList), _show_list,
             as_json=as_json, watch=watch,
         )  # fmt: skip
 
 
-def _show_list(found: api.JobList) -> None:
+def _show_list(found: answers.JobList) -> None:
     print_table(
         ("ID", "KIND", "ABOUT", "STATE", "DONE", "STARTED", "MESSAGE"),
         [_row(each) for each in found.jobs],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vastskyd.cli.output import print_json
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError, from_code
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job, JobState, Record
@@ -51,7 +51,7 @@ def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
 
 
 def show(client: "Client", job: JobId) -> Job:
-    return client.ask(api.ShowJob(job=job), api.JobList).jobs[0]
+    return client.ask(api.ShowJob(job=job), answers.JobList).jobs[0]
 
 
 def _wait(client: "Client", job: Job, *, bar: bool) -> Job:
@@ -84,7 +84,7 @@ def _next(client: "Client", job: Job, wait_s: float) -> Job:
     while True:
         try:
             request = api.ShowJob(job=job.id, wait_s=wait_s, seen=job)
-            return client.ask(request, api.JobList).jobs[0]
+            return client.ask(request, answers.JobList).jobs[0]
         except UnreachableError as error:
             if time.monotonic() > give_up:
                 raise UnreachableError(

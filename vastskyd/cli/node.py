@@ -7,7 +7,7 @@ from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
 from vastskyd.cli.output import format_duration, paint, print_json, print_table
 from vastskyd.cli.watch import shown, watch_option
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.ids import NodeId
 
 
@@ -30,11 +30,14 @@ def list_(watch: bool, as_json: bool) -> None:
     """
     with connect() as client:
         shown(
-            lambda: client.ask(api.ListNodes(), api.NodeList), _show, as_json=as_json, watch=watch
+            lambda: client.ask(api.ListNodes(), answers.NodeList),
+            _show,
+            as_json=as_json,
+            watch=watch,
         )
 
 
-def _show(found: api.NodeList) -> None:
+def _show(found: answers.NodeList) -> None:
     print_table(
         ("NODE", "STATE", "ROLES", "RACK", "ADDRESSES"),
         [
@@ -44,7 +47,7 @@ def _show(found: api.NodeList) -> None:
     )
 
 
-def _state(view: api.NodeView) -> str:
+def _state(view: answers.NodeView) -> str:
     since = f" {format_duration(view.unreachable_s)}" if view.unreachable_s else ""
     return paint(view.state) + since
 

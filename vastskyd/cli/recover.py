@@ -8,7 +8,7 @@ import click
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
 from vastskyd.cli.output import interactive, print_facts, print_json, print_table
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.units import format_size
 
@@ -47,7 +47,7 @@ def recover(dry_run: bool, again: bool, without_missing: bool, yes: bool, as_jso
     With --json: RecoveryView.
     """
     with connect() as client:
-        view = client.ask(api.ShowRecovery(), api.RecoveryView)
+        view = client.ask(api.ShowRecovery(), answers.RecoveryView)
         if not dry_run:
             if not view.recovering:
                 view = _begin(client, again=again, yes=yes)
@@ -56,7 +56,7 @@ def recover(dry_run: bool, again: bool, without_missing: bool, yes: bool, as_jso
             _check(view, without_missing=without_missing)
             _confirm("Make these the manager's records?", yes=yes)
             request = api.FinishRecovery(without_missing=without_missing)
-            view = client.ask(request, api.RecoveryView)
+            view = client.ask(request, answers.RecoveryView)
     if as_json:
         print_json(view)
     elif dry_run and not view.recovering:
@@ -68,22 +68,22 @@ def recover(dry_run: bool, again: bool, without_missing: bool, yes: bool, as_jso
         click.echo(f"the manager has its records{kept}")
 
 
-def _begin(client: "Client", *, again: bool, yes: bool) -> api.RecoveryView:
+def _begin(client: "Client", *, again: bool, yes: bool) -> answers.RecoveryView:
     if not again:
         raise ConflictError(
             "the manager has its records: there is nothing to recover",
             hint="to take in hosts that were away when they were made anew, add --again",
         )
     _confirm("Set the manager's records aside, and make them anew?", yes=yes)
-    view = client.ask(api.BeginRecovery(), api.RecoveryView)
+    view = client.ask(api.BeginRecovery(), answers.RecoveryView)
     end_s = time.monotonic() + HEARD_WITHIN_S
     while view.missing and time.monotonic() < end_s:
         time.sleep(LOOK_EVERY_S)
-        view = client.ask(api.ShowRecovery(), api.RecoveryView)
+        view = client.ask(api.ShowRecovery(), answers.RecoveryView)
     return view
 
 
-def _check(view: api.RecoveryView, *, without_missing: bool) -> None:
+def _check(view: answers.RecoveryView, *, without_missing: bool) -> None:
     """What vastskyd would refuse, before anybody is asked."""
     if view.blocked:
         raise ConflictError(
@@ -105,7 +105,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True)
 
 
-def _show(view: api.RecoveryView) -> None:
+def _show(view: answers.RecoveryView) -> None:
     print_facts(
         (
             ("Reason", view.why),

@@ -8,7 +8,7 @@ from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
 from vastskyd.cli.output import paint, print_facts, print_table
 from vastskyd.cli.watch import shown, watch_option
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.units import format_size
 
@@ -37,7 +37,7 @@ def status(watch: bool, local: bool, as_json: bool) -> None:
             return
         try:
             shown(
-                lambda: client.ask(api.ShowStatus(), api.ClusterStatus),
+                lambda: client.ask(api.ShowStatus(), answers.ClusterStatus),
                 lambda found: _show(found, _local(client)), as_json=as_json, watch=watch,
             )  # fmt: skip
         except UnreachableError:
@@ -46,11 +46,11 @@ def status(watch: bool, local: bool, as_json: bool) -> None:
             raise
 
 
-def _local(client: "Client") -> api.LocalView:
-    return client.ask(api.ShowLocal(), api.LocalView)
+def _local(client: "Client") -> answers.LocalView:
+    return client.ask(api.ShowLocal(), answers.LocalView)
 
 
-def _show(view: api.ClusterStatus, local: api.LocalView) -> None:
+def _show(view: answers.ClusterStatus, local: answers.LocalView) -> None:
     print_facts(
         (
             ("Cluster", f"{view.name} ({view.cluster})"),
@@ -74,7 +74,7 @@ def _show(view: api.ClusterStatus, local: api.LocalView) -> None:
         click.echo(f"  {problem}")
 
 
-def _show_local(view: api.LocalView) -> None:
+def _show_local(view: answers.LocalView) -> None:
     print_facts((("Cluster", view.cluster_name), ("This host", _describe(view))))
     if view.volumes:
         click.echo("\nVolumes here, as this host sees them:")
@@ -84,7 +84,7 @@ def _show_local(view: api.LocalView) -> None:
         )
 
 
-def _describe(local: api.LocalView) -> str:
+def _describe(local: answers.LocalView) -> str:
     roles = ", ".join(local.roles)
     manager = "connected to" if local.connected else "without a connection to"
     return f"{local.node}: {roles}; {manager} the manager; vastskyd {local.version}"

@@ -7,7 +7,7 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.output import format_duration, has_screen
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def _ask(client: "Client") -> "Snapshot":
 
     return Snapshot(
         time_s=time.monotonic(),
-        status=client.ask(api.ShowStatus(), api.ClusterStatus),
-        nodes=client.ask(api.ListNodes(), api.NodeList).nodes,
-        disks=client.ask(api.ListDisks(), api.DiskList).disks,
-        volumes=client.ask(api.ListVolumes(), api.VolumeList).volumes,
-        jobs=client.ask(api.ListJobs(running=True), api.JobList).jobs,
-        events=client.ask(api.ListEvents(limit=EVENTS), api.EventList).events,
+        status=client.ask(api.ShowStatus(), answers.ClusterStatus),
+        nodes=client.ask(api.ListNodes(), answers.NodeList).nodes,
+        disks=client.ask(api.ListDisks(), answers.DiskList).disks,
+        volumes=client.ask(api.ListVolumes(), answers.VolumeList).volumes,
+        jobs=client.ask(api.ListJobs(running=True), answers.JobList).jobs,
+        events=client.ask(api.ListEvents(limit=EVENTS), answers.EventList).events,
     )

@@ -11,7 +11,7 @@ from vastskyd.cli.options import json_option, no_wait_option, size_bytes
 from vastskyd.cli.output import interactive, paint, print_json, print_table
 from vastskyd.cli.volume_view import show_placement, show_volume
 from vastskyd.cli.watch import shown, watch_option
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Layout
@@ -56,19 +56,19 @@ def list_(watch: bool, as_json: bool) -> None:
     """
     with connect() as client:
         shown(
-            lambda: client.ask(api.ListVolumes(), api.VolumeList), _show_list,
+            lambda: client.ask(api.ListVolumes(), answers.VolumeList), _show_list,
             as_json=as_json, watch=watch,
         )  # fmt: skip
 
 
-def _show_list(found: api.VolumeList) -> None:
+def _show_list(found: answers.VolumeList) -> None:
     print_table(
         ("VOLUME", "SIZE", "COPIES", "LAYOUT", "HEALTH", "HEAD", "STATE", "MESSAGE"),
         [_row(each) for each in found.volumes],
     )
 
 
-def _row(view: api.VolumeView) -> tuple[str, ...]:
+def _row(view: answers.VolumeView) -> tuple[str, ...]:
     size = format_size(view.size_bytes)
     health, state = paint(view.health), paint(view.attachment or view.state)
     return (view.name, size, str(view.copies), view.layout, health, view.head, state, view.message)
@@ -91,8 +91,8 @@ def show(name: str, watch: bool, as_json: bool) -> None:
         shown(lambda: _one(client, name), show_volume, as_json=as_json, watch=watch)
 
 
-def _one(client: "Client", name: str) -> api.VolumeView:
-    found = client.ask(api.ListVolumes(volume=name), api.VolumeList).volumes
+def _one(client: "Client", name: str) -> answers.VolumeView:
+    found = client.ask(api.ListVolumes(volume=name), answers.VolumeList).volumes
     if len(found) != 1:
         raise NotFoundError(f"there is no volume {name!r}", hint="see `vastskyctl volume list`")
     return found[0]
@@ -158,7 +158,7 @@ def explain(size: int, copies: int | None, layout: str, as_json: bool) -> None:
     chosen = Layout(layout)
     request = api.ExplainPlacement(size_bytes=size, copies=_copies(copies, chosen), layout=chosen)
     with connect() as client:
-        found = client.ask(request, api.Placement)
+        found = client.ask(request, answers.Placement)
     if as_json:
         print_json(found)
     else:
@@ -216,7 +216,7 @@ def failover(name: str, head: str, yes: bool, no_wait: bool, as_json: bool) -> N
 def _confirm_fencing(client: "Client", name: str) -> None:
     """Asks where somebody may be hurt: the volume's head is online."""
     view = _one(client, name)
-    nodes = {node.id: node for node in client.ask(api.ListNodes(), api.NodeList).nodes}
+    nodes = {node.id: node for node in client.ask(api.ListNodes(), answers.NodeList).nodes}
     if not view.head or nodes[NodeId(view.head)].state != "online":
         return
     if not interactive():

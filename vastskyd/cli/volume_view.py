@@ -11,12 +11,12 @@ from vastskyd.cli.output import (
     print_facts,
     print_table,
 )
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.model import ScrubResult
 from vastskyd.core.units import format_size
 
 
-def show_volume(view: api.VolumeView) -> None:
+def show_volume(view: answers.VolumeView) -> None:
     copies = f"{view.copies} copies" if view.copies > 1 else "1 copy"
     print_facts(
         (
@@ -39,7 +39,7 @@ def show_volume(view: api.VolumeView) -> None:
             click.echo(f"{branch} {next(legs)}")
 
 
-def show_placement(found: api.Placement) -> None:
+def show_placement(found: answers.Placement) -> None:
     click.echo(f"{'It fits' if found.fits else 'It does not fit'}: {found.reason}")
     if found.hint:
         click.echo(f"hint: {found.hint}")
@@ -49,7 +49,7 @@ def show_placement(found: api.Placement) -> None:
     )
 
 
-def _verdict_row(verdict: api.DiskVerdict) -> tuple[str, ...]:
+def _verdict_row(verdict: answers.DiskVerdict) -> tuple[str, ...]:
     sizes = (verdict.takes_bytes, verdict.free_bytes, verdict.largest_bytes)
     return (verdict.node, verdict.path, *(format_size(size) for size in sizes), verdict.reason)
 
@@ -58,7 +58,7 @@ def _scrubbed(result: ScrubResult | None) -> str:
     return "never" if result is None else f"{format_time(result.ended_s)}: {result.message}"
 
 
-def _leg_row(leg: api.LegView) -> tuple[str, ...]:
+def _leg_row(leg: answers.LegView) -> tuple[str, ...]:
     share = format_share(leg.done_bytes, leg.total_bytes)
     notes = [share, leg.condition, "" if leg.reachable else paint("unreachable")]
     return (leg.node, leg.disk_path, paint(leg.state), ", ".join(note for note in notes if note))

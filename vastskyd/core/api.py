@@ -6,21 +6,27 @@ the manager stand under "asked of the manager", those to any node under "asked o
 
 import re
 
+from vastskyd.core.answers import (
+    ClusterStatus,
+    DiskList,
+    EventList,
+    Initialised,
+    JobList,
+    LocalView,
+    NodeList,
+    Placement,
+    RecoveryView,
+    VolumeList,
+)
 from vastskyd.core.description import DiskDescription
 from vastskyd.core.documents import Document, Report
-from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
+from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId
 from vastskyd.core.model import (
-    AttachmentState,
     Encryption,
-    Event,
     Job,
     Layout,
-    LegState,
     Record,
     Role,
-    ScrubResult,
-    SmartHealth,
-    VolumeState,
 )
 from vastskyd.core.witness import Introduction
 
@@ -305,214 +311,11 @@ class JobStarted(Record):
     job: Job
 
 
-class DiskVerdict(Record):
-    """What a disk would take of a volume. `free_bytes` in all, `largest_bytes` in one piece."""
-
-    disk: DiskId
-    node: NodeId
-    path: str
-    takes_bytes: int
-    free_bytes: int
-    largest_bytes: int
-    reason: str
-
-
-class Placement(Record):
-    """`reason` and `hint` say what is missing, if it does not fit."""
-
-    fits: bool
-    reason: str
-    hint: str
-    disks: tuple[DiskVerdict, ...]
-
-
-class NodeView(Record):
-    """`state`: online, unreachable, or joining (never seen yet)."""
-
-    id: NodeId
-    roles: tuple[Role, ...]
-    addresses: tuple[str, ...]
-    rack: str
-    state: str
-    unreachable_s: float = 0.0
-
-
-class SmartView(Record):
-    """What the disk said of itself when it last said something new, at `read_s`; what it does not
-    say is missing. `warnings`: what people should know of it, as sentences."""
-
-    health: SmartHealth
-    reason: str
-    model: str
-    read_s: float
-    reallocated: int | None
-    pending: int | None
-    media_errors: int | None
-    wear_percent: int | None
-    spare_percent: int | None
-    temperature_c: int | None
-    power_on_h: int | None
-    warnings: tuple[str, ...]
-
-
-class DiskView(Record):
-    """A candidate has no id, and its `message` says why it cannot be enrolled without --wipe.
-    `volumes`: the names of those that have legs on it. `smart` is missing until it was asked."""
-
-    id: DiskId
-    node: NodeId
-    path: str
-    serial: str
-    size_bytes: int
-    free_bytes: int
-    state: str
-    message: str
-    volumes: tuple[str, ...] = ()
-    smart: SmartView | None = None
-
-
-class LegView(Record):
-    """`done_bytes` of `total_bytes` while it is being filled; else both are 0."""
-
-    node: NodeId
-    disk_path: str
-    state: LegState
-    condition: str
-    reachable: bool
-    done_bytes: int
-    total_bytes: int
-
-
-class SegmentView(Record):
-    index: int
-    length_bytes: int
-    legs: tuple[LegView, ...]
-
-
-class VolumeView(Record):
-    """`health`: redundant, degraded, rebuilding, stalled, unavailable or unknown (its head has
-    not reported). `scrubbed`: what its last scrub found."""
-
-    id: VolumeId
-    name: str
-    size_bytes: int
-    copies: int
-    layout: Layout
-    state: VolumeState
-    health: str
-    head: str
-    standby: tuple[NodeId, ...]
-    attachment: AttachmentState | None
-    device: str
-    message: str
-    segments: tuple[SegmentView, ...]
-    scrubbed: ScrubResult | None = None
-
-
-class ClusterStatus(Record):
-    """`health`: ok, degraded or critical; `problems` are sentences for people."""
-
-    cluster: ClusterId
-    name: str
-    manager: NodeId
-    encryption: Encryption
-    health: str
-    problems: tuple[str, ...]
-    nodes: int
-    nodes_online: int
-    disks: int
-    disks_online: int
-    volumes: int
-    volumes_redundant: int
-    capacity_bytes: int
-    free_bytes: int
-    jobs_running: int
-
-
-class RecoveredVolume(Record):
-    """`legs_seen` of `legs` were found on the disks that were seen. `head`: it stands there."""
-
-    name: str
-    size_bytes: int
-    copies: int
-    head: str
-    legs: int
-    legs_seen: int
-
-
-class RecoveryView(Record):
-    """`recovering`: the manager has no records, for the reason `why`. What follows was found, or
-    was made its records. `missing` was spoken of and not seen; `blocked` says what it cannot go on
-    without. `kept_as`: where the records are that it had before."""
-
-    recovering: bool
-    why: str
-    nodes: tuple[str, ...] = ()
-    disks: int = 0
-    volumes: tuple[RecoveredVolume, ...] = ()
-    missing: tuple[str, ...] = ()
-    blocked: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    kept_as: str = ""
-
-
-class NodeList(Record):
-    nodes: tuple[NodeView, ...]
-    next: str = ""
-
-
-class DiskList(Record):
-    disks: tuple[DiskView, ...]
-    next: str = ""
-
-
-class VolumeList(Record):
-    volumes: tuple[VolumeView, ...]
-    next: str = ""
-
-
-class JobList(Record):
-    jobs: tuple[Job, ...]
-    next: str = ""
-
-
-class EventList(Record):
-    events: tuple[Event, ...]
-
-
 # --- asked of the vastskyd of this host by people, over D-Bus only ---------------------------
 
 
 class ShowLocal(Record):
     """Answer: LocalView. Needs no manager."""
-
-
-class LocalVolume(Record):
-    """A volume of this host as its own kernel shows it. `state`: active, degraded, rebuilding,
-    stalled (writes wait; `message` says for what), assembling, in-use, detaching or failed.
-    `rebuilt_bytes` of `rebuild_bytes` while legs are being filled; else both are 0."""
-
-    id: VolumeId
-    name: str
-    device: str
-    state: str
-    message: str
-    rebuilt_bytes: int = 0
-    rebuild_bytes: int = 0
-
-
-class LocalView(Record):
-    """What this host is. `node` and `cluster_name` are empty while it belongs to no cluster;
-    `connected`: it has a session with the manager, or is the manager. Its disks and volumes are
-    as it sees them itself."""
-
-    version: str
-    node: str
-    cluster_name: str
-    roles: tuple[Role, ...]
-    connected: bool
-    volumes: tuple[LocalVolume, ...] = ()
-    disks: tuple[DiskView, ...] = ()
 
 
 class InitCluster(Record):
@@ -537,15 +340,6 @@ class JoinCluster(Record):
     rack: str = ""
     node: str = ""
     roles: tuple[Role, ...] = ()
-
-
-class Initialised(Record):
-    """What this host has become."""
-
-    cluster: ClusterId
-    cluster_name: str
-    node: NodeId
-    roles: tuple[Role, ...]
 
 
 NODE_REQUESTS: dict[type[Record], type[Record]] = {

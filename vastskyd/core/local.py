@@ -1,6 +1,6 @@
 """What a host can say of its own volumes and disks without the manager."""
 
-from vastskyd.core.api import DiskView, LocalVolume
+from vastskyd.core.answers import DiskView, LocalVolume
 from vastskyd.core.documents import (
     CandidateFact,
     DiskCondition,

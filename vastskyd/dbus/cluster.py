@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from vastskyd.core import api
+from vastskyd.core import answers
 from vastskyd.core.model import Encryption, Record, Role
 
 
@@ -21,15 +21,15 @@ class Cluster(Protocol):
         node: str,
         encryption: Encryption | None,
         roles: tuple[Role, ...],
-    ) -> api.Initialised:
+    ) -> answers.Initialised:
         """api.InitCluster."""
 
     async def join(
         self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
-    ) -> api.Initialised:
+    ) -> answers.Initialised:
         """api.JoinCluster."""
 
-    def local(self) -> api.LocalView:
+    def local(self) -> answers.LocalView:
         """What this host is, at once and without asking anybody."""
 
     async def changed(self) -> None:

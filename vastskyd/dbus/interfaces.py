@@ -1,6 +1,6 @@
 """The interfaces: the one table that dispatch, introspection, signals and vastskyctl go by."""
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job, JobKind, JobState, Record
 from vastskyd.dbus.actions import Action
@@ -21,12 +21,12 @@ def _objects(job: Job) -> list[str]:
     return [Place(kind, job.subject).path]
 
 
-def _volume(attached: api.LocalVolume) -> str:
+def _volume(attached: answers.LocalVolume) -> str:
     return Place(Kind.VOLUME, attached.id).path
 
 
 MANAGER = Interface(
-    "Manager", "The cluster as a whole, and what this host is.", api.LocalView,
+    "Manager", "The cluster as a whole, and what this host is.", answers.LocalView,
     methods=(
         Method("Status", api.ShowStatus, "The cluster's health, problems and counts."),
         Method("Local", api.ShowLocal, "This host, its disks and attachments; needs no manager."),
@@ -93,7 +93,7 @@ MANAGER = Interface(
 )  # fmt: skip
 
 NODE = Interface(
-    "Node", "A host of the cluster.", api.NodeView,
+    "Node", "A host of the cluster.", answers.NodeView,
     methods=(
         Method(
             "Remove", api.RemoveNode, "Forget a node that has no disks and no attached volumes.",
@@ -110,7 +110,7 @@ NODE = Interface(
 )  # fmt: skip
 
 DISK = Interface(
-    "Disk", "A disk of a storage host, enrolled or not.", api.DiskView,
+    "Disk", "A disk of a storage host, enrolled or not.", answers.DiskView,
     methods=(
         Method(
             "Enrol", api.EnrolDisk,
@@ -138,7 +138,7 @@ DISK = Interface(
 )  # fmt: skip
 
 VOLUME = Interface(
-    "Volume", "A volume of the cluster.", api.VolumeView,
+    "Volume", "A volume of the cluster.", answers.VolumeView,
     methods=(
         Method(
             "Attach", api.AttachVolume,
@@ -189,7 +189,7 @@ VOLUME = Interface(
 )  # fmt: skip
 
 ATTACHMENT = Interface(
-    "Attachment", "A volume on this host, as its own kernel shows it.", api.LocalVolume,
+    "Attachment", "A volume on this host, as its own kernel shows it.", answers.LocalVolume,
     methods=(
         Method(
             "Detach", api.DetachVolume, "Take it off this host, unless it is in use.",

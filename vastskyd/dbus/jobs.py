@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import NotFoundError, VastskyError
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job, JobState
@@ -66,12 +66,12 @@ class JobWatch:
         known = self._own.get(_place(job))
         return known if isinstance(known, Job) else None
 
-    async def show(self, request: api.ShowJob) -> api.JobList:
+    async def show(self, request: api.ShowJob) -> answers.JobList:
         """As the manager would, but of one that is watched without asking it."""
         job = self._job(request.job)
         if job is None:
             answer = await self._cluster.ask(request)
-            return answer if isinstance(answer, api.JobList) else api.JobList(jobs=())
+            return answer if isinstance(answer, answers.JobList) else answers.JobList(jobs=())
         try:
             limit_s = max(
                 0.0, min(request.wait_s, WAIT_MOST_S)
@@ -82,7 +82,7 @@ class JobWatch:
                     job = self._job(request.job) or job
         except TimeoutError:
             pass
-        return api.JobList(jobs=(job,))
+        return answers.JobList(jobs=(job,))
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -120,7 +120,7 @@ class JobWatch:
                 log.debug("job %s: %s", job.id, error.message)
                 await asyncio.sleep(RETRY_S)
                 continue
-            if isinstance(answer, api.JobList) and answer.jobs:
+            if isinstance(answer, answers.JobList) and answer.jobs:
                 return answer.jobs[0]
             await asyncio.sleep(RETRY_S)
 

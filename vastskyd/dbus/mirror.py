@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import VastskyError
 from vastskyd.core.model import Job, JobKind
 from vastskyd.dbus.cluster import Cluster
@@ -33,7 +33,7 @@ class Mirror:
         self._looked_s = _ago(_IDLE_LOOK_S - FIRST_LOOK_S)
         self._look_due = asyncio.Event()
 
-    def look(self) -> api.LocalView:
+    def look(self) -> answers.LocalView:
         """Tells what is new."""
         view = self._cluster.local()
         self._own.put_host(view)
@@ -71,7 +71,7 @@ class Mirror:
                 self._looked_s = _ago(_patience_s(self._cluster.local()) - _LOOK_S)
                 continue
             view = self._cluster.local()
-            for job in answer.jobs if isinstance(answer, api.JobList) else ():
+            for job in answer.jobs if isinstance(answer, answers.JobList) else ():
                 if _is_own(job, view):
                     self._jobs.track(job)
 
@@ -80,19 +80,19 @@ def _ago(duration_s: float) -> float:
     return time.monotonic() - duration_s
 
 
-def _is_own(job: Job, view: api.LocalView) -> bool:
+def _is_own(job: Job, view: answers.LocalView) -> bool:
     """It works on what is attached here, or was started through this host, by a vastskyd that
     was restarted since."""
     here = any(volume.id == job.subject for volume in view.volumes)
     return (here and job.kind in _HERE) or job.started_by.endswith(f" on {view.node}")
 
 
-def _patience_s(view: api.LocalView) -> float:
+def _patience_s(view: answers.LocalView) -> float:
     busy = any(volume.state != "active" for volume in view.volumes)
     return _LOOK_S if busy else _IDLE_LOOK_S
 
 
 def _placed(
-    records: tuple[api.DiskView, ...] | tuple[api.LocalVolume, ...],
-) -> dict[Place, api.DiskView | api.LocalVolume]:
+    records: tuple[answers.DiskView, ...] | tuple[answers.LocalVolume, ...],
+) -> dict[Place, answers.DiskView | answers.LocalVolume]:
     return {place: record for record in records if (place := place_of(record)) is not None}

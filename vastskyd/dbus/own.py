@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vastskyd.core.api import LocalView
+from vastskyd.core.answers import LocalView
 from vastskyd.core.model import Record
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND
 from vastskyd.dbus.messages import Message, Variant

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vastskyd.core.api import DiskView, LocalVolume, NodeView, VolumeView
+from vastskyd.core.answers import DiskView, LocalVolume, NodeView, VolumeView
 from vastskyd.core.model import Job, Record
 
 BUS_NAME = "org.vastsky.Vastsky1"

@@ -1,4 +1,4 @@
-"""Records to D-Bus values and back: one conversion for every type of core.api.
+"""Records to D-Bus values and back: one conversion for every type of core.api and core.answers.
 
 A record is a{sv}, its members under their own names; None is left out. Strings and words of
 enums are s, booleans b, floats d; an int is t if its name ends in _bytes, else x. A tuple of

@@ -8,7 +8,7 @@ import msgspec
 
 from vastskyd import __version__
 from vastskyd.config.settings import EFFECTS, Config, Effect
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption, Record, Role
@@ -150,7 +150,7 @@ class Host:
         node: str,
         encryption: Encryption | None,
         roles: tuple[Role, ...],
-    ) -> api.Initialised:
+    ) -> answers.Initialised:
         request = api.InitCluster(
             name=name,
             addresses=addresses,
@@ -165,13 +165,13 @@ class Host:
 
     async def join(
         self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
-    ) -> api.Initialised:
+    ) -> answers.Initialised:
         request = api.JoinCluster(
             token=token, addresses=addresses, rack=rack, node=node, roles=roles
         )
         return await self._become(lambda: founding.enter(self._to_join_by(), self._clock, request))
 
-    async def _become(self, act: Callable[[], Awaitable[Identity]]) -> api.Initialised:
+    async def _become(self, act: Callable[[], Awaitable[Identity]]) -> answers.Initialised:
         async with self._changing:
             if self._identity is not None:
                 raise ConflictError(
@@ -181,7 +181,7 @@ class Host:
             self._identity = await act()
             self._belongs.set()
             self._touched.set()
-        return api.Initialised(
+        return answers.Initialised(
             cluster=self._identity.cluster,
             cluster_name=self._identity.cluster_name,
             node=self._identity.node,
@@ -198,9 +198,9 @@ class Host:
         await self._touched.wait()
         self._touched.clear()
 
-    def local(self) -> api.LocalView:
+    def local(self) -> answers.LocalView:
         identity = self._identity
-        return api.LocalView(
+        return answers.LocalView(
             version=__version__,
             node="" if identity is None else identity.node,
             cluster_name="" if identity is None else identity.cluster_name,

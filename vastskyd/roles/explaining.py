@@ -1,6 +1,7 @@
 """Why a volume would fit, or would not, disk by disk."""
 
-from vastskyd.core.api import DiskVerdict, ExplainPlacement, Placement
+from vastskyd.core.answers import DiskVerdict, Placement
+from vastskyd.core.api import ExplainPlacement
 from vastskyd.core.model import Disk, DiskState
 from vastskyd.core.placement import Room, explain_volume
 from vastskyd.core.turn import Turn

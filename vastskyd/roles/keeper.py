@@ -4,7 +4,7 @@ are none that can be used."""
 import asyncio
 import logging
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import (
     ConflictError,
     DamagedError,
@@ -134,7 +134,7 @@ class Keeper:
             case api.ShowRecovery():
                 if isinstance(self._current, Recoverer):
                     return await self._current.show()
-                return api.RecoveryView(recovering=False, why="")
+                return answers.RecoveryView(recovering=False, why="")
             case api.BeginRecovery():
                 async with self._changing:
                     return await self._begin()
@@ -143,7 +143,7 @@ class Keeper:
                     return await self._finish(request)
         return await self._current.ask(request)
 
-    async def _begin(self) -> api.RecoveryView:
+    async def _begin(self) -> answers.RecoveryView:
         if isinstance(self._current, Manager):
             why = ConflictError("they were set aside to be made anew")
             self._current = self._recoverer(why, self._current.records)
@@ -157,7 +157,7 @@ class Keeper:
             log.warning("the manager's records are set aside as %s", kept_as)
         return await self._current.show()
 
-    async def _finish(self, request: api.FinishRecovery) -> api.RecoveryView:
+    async def _finish(self, request: api.FinishRecovery) -> answers.RecoveryView:
         if not isinstance(self._current, Recoverer):
             raise ConflictError(
                 "the manager has its records",

@@ -5,7 +5,7 @@ import logging
 
 import msgspec
 
-from vastskyd.core.api import ClusterStatus
+from vastskyd.core.answers import ClusterStatus
 from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.model import Generation
 from vastskyd.core.state import Draft, load

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.documents import Document, Report
 from vastskyd.core.errors import (
     DeniedError,
@@ -366,7 +366,7 @@ class Manager:
         self._due.set()
         return answer
 
-    async def _watch_job(self, request: api.ShowJob) -> api.JobList:
+    async def _watch_job(self, request: api.ShowJob) -> answers.JobList:
         # In this order: it may be no number.
         deadline_s = self._clock.monotonic_s() + max(0.0, min(request.wait_s, _WAIT_MOST_S))
         while True:

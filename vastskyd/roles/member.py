@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record, Role
@@ -146,11 +146,11 @@ class Member:
         """There is a session with the manager, or this is it."""
         return self.identity.manager in self._peers.connected()
 
-    def local_volumes(self) -> tuple[api.LocalVolume, ...]:
+    def local_volumes(self) -> tuple[answers.LocalVolume, ...]:
         """This head's volumes by its own knowledge: the manager may be away."""
         return self._agent.local_volumes(connected=self.connected)
 
-    def local_disks(self) -> tuple[api.DiskView, ...]:
+    def local_disks(self) -> tuple[answers.DiskView, ...]:
         return self._agent.local_disks()
 
     async def _answer(self, peer: NodeId, request: Record) -> Record:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.documents import (
     Document,
     HeadReport,
@@ -129,12 +129,12 @@ class NodeAgent:
             self._report_due.set()
         return api.Done()
 
-    def local_volumes(self, *, connected: bool) -> tuple[api.LocalVolume, ...]:
+    def local_volumes(self, *, connected: bool) -> tuple[answers.LocalVolume, ...]:
         if self._document is None:
             return ()
         return local_volumes(self._document.head, self._head_seen[1], connected=connected)
 
-    def local_disks(self) -> tuple[api.DiskView, ...]:
+    def local_disks(self) -> tuple[answers.DiskView, ...]:
         wanted = StorageDocument() if self._document is None else self._document.storage
         return local_disks(self._node, wanted, self._storage_seen[1])
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from vastskyd.core import api
+from vastskyd.core import answers, api
 from vastskyd.core.description import DiskDescription
 from vastskyd.core.errors import ConflictError, DeviceError, VastskyError
 from vastskyd.core.ids import DiskId, NodeId
@@ -172,10 +172,10 @@ class Recoverer:
         hint = f" ({self._why.hint})" if self._why.hint else ""
         return f"the manager has no records: {self.why}{hint}; {NEXT}"
 
-    def _status(self) -> api.ClusterStatus:
+    def _status(self) -> answers.ClusterStatus:
         rebuilt = self._rebuilt().records
         disks = rebuilt.disks.values()
-        return api.ClusterStatus(
+        return answers.ClusterStatus(
             cluster=self._identity.cluster,
             name=self._identity.cluster_name,
             manager=self._identity.node,
@@ -195,12 +195,12 @@ class Recoverer:
 
     # --- recovery ---------------------------------------------------------------------------
 
-    async def show(self) -> api.RecoveryView:
+    async def show(self) -> answers.RecoveryView:
         await self._look()
         return self._view(self._rebuilt())
 
-    def _view(self, rebuilt: Rebuilt) -> api.RecoveryView:
-        return api.RecoveryView(
+    def _view(self, rebuilt: Rebuilt) -> answers.RecoveryView:
+        return answers.RecoveryView(
             recovering=True,
             why=self.why,
             nodes=tuple(sorted(self._witnesses)),
@@ -211,7 +211,7 @@ class Recoverer:
             notes=rebuilt.notes,
         )
 
-    async def finish(self, request: api.FinishRecovery) -> api.RecoveryView:
+    async def finish(self, request: api.FinishRecovery) -> answers.RecoveryView:
         """The records are made anew, durably; who is asked next is a manager that has them."""
         await self._look()
         rebuilt = self._rebuilt()
@@ -228,7 +228,7 @@ class Recoverer:
         view = self._view(rebuilt)
         kept_as = self._vault.renew(rebuilt.records.puts(), self._clock.now_s())
         log.warning("the manager's records were made anew; those before are kept as %s", kept_as)
-        return api.RecoveryView(
+        return answers.RecoveryView(
             recovering=False,
             why="",
             nodes=view.nodes,
@@ -240,14 +240,14 @@ class Recoverer:
         )
 
 
-def _volumes(records: Draft) -> tuple[api.RecoveredVolume, ...]:
+def _volumes(records: Draft) -> tuple[answers.RecoveredVolume, ...]:
     views = []
     for volume in sorted(records.volumes.values(), key=lambda volume: volume.name):
         legs = [leg.extent for segment in volume.segments for leg in segment.legs]
         disks = [records.disk_of(extent) for extent in legs]
         seen = sum(disk is not None and disk.size_bytes > 0 for disk in disks)
         views.append(
-            api.RecoveredVolume(
+            answers.RecoveredVolume(
                 name=volume.name,
                 size_bytes=volume.size_bytes,
                 copies=volume.copies,

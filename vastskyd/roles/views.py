@@ -2,18 +2,13 @@
 
 import msgspec
 
-from vastskyd.core.api import (
+from vastskyd.core.answers import (
     ClusterStatus,
     DiskList,
     DiskView,
     EventList,
     JobList,
     LegView,
-    ListDisks,
-    ListEvents,
-    ListJobs,
-    ListNodes,
-    ListVolumes,
     NodeList,
     NodeView,
     SegmentView,
@@ -21,6 +16,7 @@ from vastskyd.core.api import (
     VolumeList,
     VolumeView,
 )
+from vastskyd.core.api import ListDisks, ListEvents, ListJobs, ListNodes, ListVolumes
 from vastskyd.core.documents import LegCondition, LegFact
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.health import Health, ailments, cluster_health, problems, volume_health
