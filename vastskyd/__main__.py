@@ -14,7 +14,7 @@ from vastskyd import __version__
 from vastskyd.config.files import load
 from vastskyd.config.settings import DEFAULT_PATH, Config
 from vastskyd.core.errors import InvalidError, VastskyError
-from vastskyd.dbus.server import serve
+from vastskyd.dbus.server import keep_serving
 from vastskyd.roles.daemon import Host
 from vastskyd.systemd import journal_handler, notify, watchdog_interval_s
 
@@ -88,16 +88,17 @@ def _reload(host: Host, read: Callable[[], Config]) -> None:
 
 
 async def _live(host: Host) -> None:
-    """The bus first: without a cluster it is what this host is told to make or join one by."""
-    server = await serve(host)
+    """Ready once it is on the bus, if there is one: who starts it by a call is answered then."""
+    on_bus = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
+            group.create_task(keep_serving(host, tried=on_bus.set), name="bus")
             group.create_task(host.run(), name="host")
             group.create_task(_keep_watchdog(host), name="watchdog")
+            await on_bus.wait()
             notify("READY=1")
     finally:
         notify("STOPPING=1")
-        await server.close()
 
 
 async def _keep_watchdog(host: Host) -> None:

@@ -70,6 +70,32 @@ def test_the_bus_starts_vastskyd_where_it_is_enabled(guest: Guest) -> None:
     guest.run("systemctl enable --now vastskyd", 60)
 
 
+WRONG = "/etc/vastsky/vastskyd.toml.d/wrong.toml"
+
+
+def test_a_wrong_configuration_is_refused_and_nothing_else_ends(guest: Guest) -> None:
+    guest.run("systemctl reload vastskyd", 30)
+    running = guest.run("systemctl show -P MainPID vastskyd").stdout
+    guest.put(WRONG, b"prot = 1\n")
+    assert guest.run("systemctl reload vastskyd", 30, check=False).exit != 0
+    assert guest.run("systemctl show -P MainPID vastskyd").stdout == running
+    guest.run("vastskyctl status --local")
+    said = guest.run("journalctl -q -o cat -u vastskyd -n 20").stdout
+    assert f"{WRONG}:1: there is no option prot; did you mean port?" in said
+    guest.run("systemctl restart vastskyd", 60, check=False)
+    eventually_failed = "until [ $(systemctl is-active vastskyd) = failed ]; do sleep 0.2; done"
+    guest.run(eventually_failed, 60)
+    assert guest.run("systemctl show -P NRestarts vastskyd").stdout.strip() == "0"
+    guest.run(f"rm {WRONG}; systemctl start vastskyd", 60)
+
+
+def test_it_comes_back_to_a_bus_that_was_away(guest: Guest) -> None:
+    running = guest.run("systemctl show -P MainPID vastskyd").stdout
+    guest.run("systemctl restart dbus.socket dbus.service", 60)
+    guest.run("until vastskyctl status --local; do sleep 0.5; done", 60)
+    assert guest.run("systemctl show -P MainPID vastskyd").stdout == running
+
+
 def test_an_upgrade_restarts_vastskyd_and_nothing_else(guest: Guest, deb: Path) -> None:
     unit = "[Service]\nExecStart=/usr/bin/sleep 600\n"
     guest.put("/run/systemd/system/vastsky-export@bystander.service", unit.encode())

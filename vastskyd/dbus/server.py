@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 
 from vastskyd.core.errors import ConflictError, UnreachableError
 from vastskyd.dbus.authority import Authority, Gate, Polkit
@@ -168,9 +169,13 @@ async def serve(
 
 
 async def keep_serving(
-    cluster: Cluster, bus_address: str | None = None, retry_s: float = 5.0
+    cluster: Cluster,
+    bus_address: str | None = None,
+    retry_s: float = 5.0,
+    tried: Callable[[], object] = lambda: None,
 ) -> None:
-    """Serve until cancelled, through restarts of the bus: vastskyd does not need it to live."""
+    """Serve until cancelled, through restarts of the bus: vastskyd does not need it to live.
+    `tried` is called after each attempt."""
     failed = ""
     while True:
         try:
@@ -179,8 +184,10 @@ async def keep_serving(
             if error.message != failed:  # once, not every few seconds
                 log.error("no D-Bus: %s", error.message)
             failed = error.message
+            tried()
         else:
             failed = ""
+            tried()
             try:
                 await server.wait_closed()
             finally:
