@@ -49,8 +49,9 @@ class NodeView(Record):
 
 
 class SmartView(Record):
-    """What the disk said of itself when it last said something new, at `read_s`; what it does not
-    say is missing. `warnings`: what people should know of it, as sentences."""
+    """What the disk said of itself when it last said something new, at `read_s` (0: not known);
+    what it does not say is missing. `warnings`: what people should know of it, as sentences; both
+    are the manager's to say."""
 
     health: SmartHealth
     reason: str

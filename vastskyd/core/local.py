@@ -1,6 +1,6 @@
 """What a host can say of its own volumes and disks without the manager."""
 
-from vastskyd.core.answers import DiskView, LocalVolume
+from vastskyd.core.answers import DiskView, LocalVolume, SmartView
 from vastskyd.core.documents import (
     CandidateFact,
     DiskCondition,
@@ -18,6 +18,7 @@ from vastskyd.core.documents import (
     VolumeSpec,
 )
 from vastskyd.core.ids import DiskId, NodeId
+from vastskyd.core.model import SmartReading
 from vastskyd.core.names import volume_device
 
 STALLED = "stalled"
@@ -120,6 +121,27 @@ def _local_disk(
         free_bytes=max(0, area_bytes - used_bytes),
         state=state,
         message=fact.message or "slow" * (fact.slow_ms > 0),
+        smart=None if fact.smart is None else smart_view(fact.smart),
+    )
+
+
+def smart_view(
+    reading: SmartReading, read_s: float = 0.0, warnings: tuple[str, ...] = ()
+) -> SmartView:
+    """`warnings` are the manager's to say, by what the disk said before."""
+    return SmartView(
+        health=reading.health,
+        reason=reading.reason,
+        model=reading.model,
+        read_s=read_s,
+        reallocated=reading.reallocated,
+        pending=reading.pending,
+        media_errors=reading.media_errors,
+        wear_percent=reading.wear_percent,
+        spare_percent=reading.spare_percent,
+        temperature_c=reading.temperature_c,
+        power_on_h=reading.power_on_h,
+        warnings=warnings,
     )
 
 

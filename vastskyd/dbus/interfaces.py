@@ -131,9 +131,12 @@ DISK = Interface(
         Property("Free", "free_bytes", "Bytes that are free for extents."),
         Property(
             "State", "state",
-            "online, missing, failed, enrolling, unreachable, refused, unknown, or candidate.",
+            "online, failing, missing, failed, enrolling, unreachable, refused, unknown, or"
+            " candidate.",
         ),
         Property("Message", "message", "What is to be said of it; what is on a candidate."),
+        Property("Volumes", "volumes", "Names of those that have legs on it, by the manager."),
+        Property("Smart", "smart", "What it says of its health; empty until it was asked."),
     ),
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from vastskyd.core.errors import NotFoundError
 from vastskyd.core.health import Health, ailments, cluster_health, problems, volume_health
 from vastskyd.core.ids import DiskId, ExtentId, JobId
 from vastskyd.core.legs import leg_facts, reachable
-from vastskyd.core.local import candidate_view
+from vastskyd.core.local import candidate_view, smart_view
 from vastskyd.core.model import (
     SERVING,
     Disk,
@@ -148,21 +148,7 @@ def _disk(turn: Turn, disk: Disk, users: dict[DiskId, set[str]]) -> DiskView:
 def _smart(turn: Turn, disk: Disk) -> SmartView | None:
     if disk.smart is None:
         return None
-    last = disk.smart.last
-    return SmartView(
-        health=last.health,
-        reason=last.reason,
-        model=last.model,
-        read_s=disk.smart.read_s,
-        reallocated=last.reallocated,
-        pending=last.pending,
-        media_errors=last.media_errors,
-        wear_percent=last.wear_percent,
-        spare_percent=last.spare_percent,
-        temperature_c=last.temperature_c,
-        power_on_h=last.power_on_h,
-        warnings=tuple(ailments(turn, disk)),
-    )
+    return smart_view(disk.smart.last, disk.smart.read_s, tuple(ailments(turn, disk)))
 
 
 def _free_bytes(turn: Turn, disk: Disk) -> int:
