@@ -231,6 +231,8 @@ class Season:
         return disk.id not in self.cluster.state().disks
 
     async def _all_is_well(self) -> None:
+        # A host may have been without power for less than anybody notices: let it be noticed.
+        await asyncio.sleep(survey.NOTICED_S)
         trouble: list[str] = []
 
         async def well() -> bool:
