@@ -207,9 +207,7 @@ class Season:
         async def gone() -> bool:
             with contextlib.suppress(BusyError, ConflictError):
                 if self.cluster.owner(volume.name):
-                    await self.cluster.job(
-                        await self.cluster.start_job(api.DetachVolume(volume=volume.name))
-                    )
+                    await self._free(volume)
                 await self.cluster.ask(api.DeleteVolume(volume=volume.name))
                 return True
             return False
@@ -217,6 +215,16 @@ class Season:
         with contextlib.suppress(NotFoundError):
             await self.cluster.until(f"{volume.name} is given up", 2 * CALM_S, gone)
         self.cluster.checker.forget(volume.name)
+
+    async def _free(self, volume: Volume) -> None:
+        """What its programs wait for does not come back: where it moves away they are told."""
+        ended = await self.cluster.job(
+            await self.cluster.start_job(api.DetachVolume(volume=volume.name))
+        )
+        owner = self.cluster.owner(volume.name)
+        if ended.error_code == BusyError.code and owner:
+            other = next(head for head in self.cluster.heads if head != owner)
+            await self.cluster.ask(api.FailoverVolume(volume=volume.name, head=NodeId(other)))
 
     async def _retired(self, disk: Disk) -> bool:
         """What is attached is rebuilt elsewhere; what is not has to be attached for that."""

@@ -86,6 +86,35 @@ def test_a_volume_whose_only_copy_failed_passes_errors_on_and_can_be_given_up() 
     simulate(body, lambda: SimCluster(53))
 
 
+def test_a_volume_whose_only_disk_is_gone_is_given_up_by_moving_it() -> None:
+    """Its programs wait for a disk that may come back, and hold the volume; where it moves away
+    they get errors."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(size_bytes=16 * MIB, copies=1)
+        await cluster.attach(head="h2")
+        (store,) = [name for name in ("s1", "s2", "s3") if await legs_on(cluster, name)]
+        (disk,) = [each for each in cluster.state().disks.values() if each.node == store]
+        cluster.world.power_cut(store)
+        waiting = cluster.spawn(cluster.checker.write("h2", "v", 1))
+        await asyncio.sleep(1)
+        cluster.world.hosts[store].pull(disk.serial)
+        cluster.power_on(store)
+        await asyncio.sleep(60)
+        detach = await cluster.start_job(api.DetachVolume(volume="v"))
+        assert (await cluster.job(detach)).error_code == "Busy"
+        assert not waiting.done()
+        await cluster.ask(api.FailoverVolume(volume="v", head=NodeId("h1")))
+        assert not await asyncio.wait_for(waiting, 60)
+        await cluster.insist(api.DetachVolume(volume="v"))
+        await cluster.until("it is detached", 60, lambda: not cluster.owner("v"))
+        await cluster.delete()
+        await cluster.do(api.RetireDisk(disk=disk.id))
+        await cluster.nothing_left()
+
+    simulate(body, lambda: SimCluster(54))
+
+
 def test_a_path_that_stays_away_is_tried_for_ever_and_not_without_a_pause() -> None:
     """After 1075 tries, an hour, the pause was more than a number can hold: there was none."""
     pauses_s = [retry_pause_s(failures) for failures in (1, 2, 3, 1074, 1075, 100_000)]
