@@ -72,7 +72,8 @@ def _segment_health(
     if not missing or len(good) >= volume.copies:  # one more is made while a leg is moved
         failed = [extent for extent in good if _disk_failed(turn, extent)]
         if failed:
-            said = f"a copy is on {_names(turn, failed)}, which has failed: save what can be read"
+            last = ": save what can be read" if failed == good else ""
+            said = f"a copy is on {_names(turn, failed)}, which has failed{last}"
             return Health.DEGRADED, f"{where}: {said}"
         return Health.REDUNDANT, ""
     filling = [e for e in missing if e in facts and facts[e].condition is LegCondition.RECOVERING]
