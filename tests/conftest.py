@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+VAGRANT = ROOT / "tests/vagrant"
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 PACKAGE_LIMIT_S = 900
 
@@ -26,10 +27,21 @@ settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
-def deb() -> Path:
-    """The Debian package of this tree, built if need be."""
+def debs() -> tuple[Path, ...]:
+    """The Debian packages of this tree, built if need be."""
+    return built("package")
+
+
+@pytest.fixture(scope="session")
+def rpms() -> tuple[Path, ...]:
+    """The RPM packages of this tree, built if need be."""
+    return built("rpm")
+
+
+def built(command: str) -> tuple[Path, ...]:
+    """The files that ./run makes, which installs what it needs for that."""
     done = subprocess.run(
-        [ROOT / "run", "package"],
+        [ROOT / "run", command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -37,8 +49,17 @@ def deb() -> Path:
         check=False,
     )
     if done.returncode != 0:
-        pytest.fail(f"./run package failed:\n{done.stderr}", pytrace=False)
-    return ROOT / done.stdout.splitlines()[-1]
+        pytest.fail(f"./run {command} failed:\n{done.stderr}", pytrace=False)
+    return tuple(ROOT / line for line in done.stdout.splitlines())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs vagrant's machines is for ./run test-vagrant, which asks for it by name; ./run
+    test says that it is left out."""
+    if collection_path != VAGRANT:
+        return None
+    asked = (Path(word.partition("::")[0]).resolve() for word in config.args)
+    return None if any(path.is_relative_to(VAGRANT) for path in asked) else True
 
 
 # --- nothing is skipped in silence ----------------------------------------------------------

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import vastskyd
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 TOOL_LIMIT_S = 600
@@ -55,8 +57,9 @@ def test_no_module_is_two() -> None:
 
 
 def test_shell_scripts_can_be_read() -> None:
-    scripts = ("run", ".ci/run", "packaging/debian/install-system-files")
-    for script in scripts:
+    autopkgtests = ("packaging/debian/tests/smoke", "packaging/debian/tests/cluster")
+    others = (".ci/run", "packaging/install-system-files", "tests/vagrant/with-libvirt")
+    for script in ("run", *others, *autopkgtests):
         subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
@@ -65,7 +68,7 @@ def test_package_has_the_version_of_the_program() -> None:
     changelog = (ROOT / "packaging/debian/changelog").read_text()
     newest = re.match(r"vastskyd \((.+?)\)", changelog)
     assert newest is not None
-    assert newest[1] == project["version"]
+    assert newest[1] == project["version"] == vastskyd.__version__
 
 
 def test_every_dependency_is_explained() -> None:

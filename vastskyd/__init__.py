@@ -1,3 +1,3 @@
 """Cluster block storage for Linux hosts."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import signal
 import sys
@@ -13,9 +14,12 @@ from pathlib import Path
 from vastskyd import __version__
 from vastskyd.config.files import load
 from vastskyd.config.settings import DEFAULT_PATH, Config
+from vastskyd.core.answers import LocalView
 from vastskyd.core.errors import InvalidError, VastskyError
 from vastskyd.dbus.server import keep_serving
-from vastskyd.roles.daemon import Host
+from vastskyd.kernel.memory import hold_memory
+from vastskyd.roles.credentials import Credentials
+from vastskyd.roles.daemon import Host, let_go
 from vastskyd.systemd import journal_handler, notify, watchdog_interval_s
 
 log = logging.getLogger("vastskyd")
@@ -26,8 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="vastskyd", description="Vastsky's daemon.")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"instead of {DEFAULT_PATH}")
     parser.add_argument("--check-config", action="store_true", help="check it and exit")
+    parser.add_argument(
+        "--let-go",
+        action="store_true",
+        help="take this host's volumes down: for vastsky-let-go.service, when the host shuts down",
+    )
     parser.add_argument("--version", action="version", version=f"vastskyd {__version__}")
     arguments = parser.parse_args()
+    if arguments.let_go:
+        _log_to_journal(Config())
+        hold_memory()
+        asyncio.run(let_go())
+        return
     read = partial(load, arguments.config or DEFAULT_PATH, needed=arguments.config is not None)
     try:
         loaded = read()
@@ -37,6 +51,9 @@ def main() -> None:
     if arguments.check_config:
         return
     _log_to_journal(loaded)
+    faulthandler.enable()  # what the watchdog ends says where it was
+    for refused in hold_memory():
+        log.warning("while memory is short, volumes may wait for vastskyd: %s", refused)
     try:
         asyncio.run(_main(loaded, read))
     except* VastskyError as group:
@@ -59,7 +76,7 @@ def _log_to_journal(loaded: Config) -> None:
 
 
 async def _main(loaded: Config, read: Callable[[], Config]) -> None:
-    host = Host(loaded)
+    host = Host(loaded, Credentials.given())
     life = asyncio.create_task(_live(host))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,14 +119,25 @@ async def _live(host: Host) -> None:
 
 
 async def _keep_watchdog(host: Host) -> None:
-    """Tells systemd that the loop turns, and what this host is."""
+    """Tells systemd that the event loop turns and that its roles get on, and what this host is. Of
+    a role that does not, systemd hears no more, and starts vastskyd anew."""
     interval_s = watchdog_interval_s()
+    told: set[str] = set()
     while True:
-        view = host.local()
-        where = f"node {view.node} of {view.cluster_name}" if view.node else "in no cluster"
-        link = "" if not view.node or view.connected else ", manager unreachable"
-        notify(f"WATCHDOG=1\nSTATUS={where}{link}")
+        stuck = host.stuck()
+        for name in stuck.keys() - told:
+            log.critical("%s: no step for %.0f s; left to systemd's watchdog", name, stuck[name])
+        told = set(stuck)
+        if stuck:
+            notify(f"STATUS=stuck: {', '.join(sorted(stuck))}")
+        else:
+            notify(f"WATCHDOG=1\nSTATUS={_status(host.local())}")
         await asyncio.sleep(interval_s)
+
+
+def _status(view: LocalView) -> str:
+    where = f"node {view.node} of {view.cluster_name}" if view.node else "in no cluster"
+    return where + ("" if not view.node or view.connected else ", manager unreachable")
 
 
 if __name__ == "__main__":

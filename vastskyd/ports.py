@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.ids import ExtentId, NodeId
 from vastskyd.core.model import Encryption, Record, SmartReading
@@ -30,8 +32,7 @@ class LinearTarget:
     length_bytes: int
 
 
-@dataclass(frozen=True)
-class DmDevice:
+class DmDevice(msgspec.Struct, frozen=True):
     """A device of ours. `device` is /dev/dm-N; `slaves` the kernel names below it (nbd0, md3)."""
 
     name: str
@@ -48,8 +49,7 @@ class PathCondition(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
-class LegStatus:
+class LegStatus(msgspec.Struct, frozen=True):
     """A leg's multipath state: kernel name of each path and its condition; `holds` is
     queue_if_no_path."""
 
@@ -115,16 +115,14 @@ class MemberState(StrEnum):
     FAULTY = "faulty"
 
 
-@dataclass(frozen=True)
-class MdMember:
+class MdMember(msgspec.Struct, frozen=True):
     """`device` is the kernel name (dm-5)."""
 
     device: str
     state: MemberState
 
 
-@dataclass(frozen=True)
-class MdArray:
+class MdArray(msgspec.Struct, frozen=True):
     """`uuid` as 32 hex digits. Not `running`: being put together or taken apart, or left so by
     whoever did it; then members that are missing say nothing. `read_only`: not yet switched to
     writing. `sync_action` as the kernel's word; `sync_done_bytes` of `sync_total_bytes` when not
@@ -200,6 +198,10 @@ class Md(Protocol):
         the array degraded, until a leg is added. BusyError: something is being copied, or more legs
         than that are in it."""
 
+    async def thaw(self, device: str) -> None:
+        """An array whose `sync_action` is "frozen" begins what it has to copy. Idempotent.
+        mdadm freezes an array before it adds a leg; one that was killed leaves it so."""
+
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         """A resync goes at `min_kib_s` while the array is in use, else at up to `max_kib_s`, which
         wins where it is the lower."""
@@ -230,12 +232,15 @@ class Md(Protocol):
     async def stop(self, device: str) -> None:
         """BusyError if the array is open."""
 
+    async def discard_unmade(self) -> None:
+        """Stops arrays of ours that have no leg yet: whoever made them was killed. None is being
+        made when it returns, nor was meanwhile."""
+
 
 # --- NBD ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class NbdDevice:
+class NbdDevice(msgspec.Struct, frozen=True):
     """`device` is /dev/nbdN; `alive` False once its socket was seen dead or its server gone."""
 
     device: str
@@ -338,8 +343,10 @@ class BlockDevice:
     """A whole disk or partition of this host. `path` is stable across reboots where udev gives
     such a link, `kernel_name` is not: a disk that was pulled and plugged in again has another as
     long as anything stands on the old one. `found` says what is on it ("ext4 filesystem",
-    "partition table", "in use: mounted on /", "vastsky member"), or is empty. `aliases`: other
-    paths it is known by."""
+    "partition table", "in use: mounted on /", "vastsky member"), or is empty. `aliases`: all other
+    paths it is known by, udev's lasting ones among them. `drive`: the path of what it is a part of,
+    as a partition or by its file; empty: it is one itself, or nobody can say. `file`: what a loop
+    device makes a disk of."""
 
     path: str
     kernel_name: str
@@ -348,6 +355,9 @@ class BlockDevice:
     found: str
     member: bool
     aliases: tuple[str, ...] = ()
+    partition: bool = False
+    drive: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -368,6 +378,10 @@ class Disks(Protocol):
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
         """Durable when it returns."""
+
+    async def remnants(self, path: str) -> str:
+        """What else than a signature says that it is no new disk, for people: who has it open, or
+        that it does not read as zeros where signatures and descriptions stand. "": nothing."""
 
     async def erase_signatures(self, path: str) -> None:
         """Nothing that blkid knows is left at either end. ConflictError if it is in use."""

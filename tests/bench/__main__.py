@@ -55,7 +55,7 @@ def one_round(cluster: Cluster, writer: Writer, rate_kib_s: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--deb", type=Path, required=True)
+    parser.add_argument("--deb", type=Path, nargs="+", required=True)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     with Lab() as lab:

@@ -1,5 +1,6 @@
 """Each command: what it asks, what it prints for people and for programs, how it ends."""
 
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from vastskyd.cli.main import main
 from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
-from vastskyd.core.model import Encryption, Job, JobKind, JobState, Layout, Record, Role
+from vastskyd.core.model import Apart, Encryption, Job, JobKind, JobState, Layout, Record, Role
 
 
 def typed(parameter: object) -> str:
@@ -46,6 +47,7 @@ JSON: list[tuple[list[str], Record]] = [
     (["events", "-n", "2"], answers.EventList(events=EVENTS[-2:])),
     (["events", "-n", "0"], answers.EventList(events=())),
     (["cluster", "init"], JOIN),
+    (["cluster", "set", "--copies-apart", "disk"], STATUS),
     (["cluster", "token"], api.Token(token="vst1.secret")),
     (["join", "t"], JOIN),
     (["volume", "create", "data", "1G"], job(state=JobState.DONE)),
@@ -105,6 +107,9 @@ ASKED: list[tuple[list[str], Record]] = [
       "--node", "n", "--role", "manager", "--role", "head", "--data-encryption", "none"],
      api.InitCluster(name="x", addresses=("a", "b"), rack="r", node="n",
                      encryption=Encryption.NONE, roles=(Role.MANAGER, Role.HEAD))),
+    (["cluster", "init", "--single"], api.InitCluster(name="vastsky", single=True)),
+    (["cluster", "set", "--copies-apart", "host"], api.SetCopiesApart(copies_apart=Apart.HOST)),
+    (["cluster", "set", "--copies-apart", "disk"], api.SetCopiesApart(copies_apart=Apart.DISK)),
     (["cluster", "token", "--valid", "30m"],
      api.CreateToken(roles=(Role.STORAGE, Role.HEAD), valid_s=1800)),
     (["join", "t", "--address", "a", "--rack", "r", "--role", "storage"],
@@ -121,6 +126,98 @@ def test_what_is_asked(
     assert cluster.wanted[0] == request_
 
 
+DRY_RUNS = [
+    ["volume", "create", "data", "1G", "--attach"], ["volume", "attach", "data", "m1"],
+    ["volume", "detach", "data"], ["volume", "scrub", "data"], ["volume", "delete", "data"],
+    ["volume", "failover", "data", "m1"], ["volume", "set", "data", "--standby", "m1"],
+    ["disk", "enrol", "/dev/sdb", "--wipe"], ["disk", "retire", "d1"], ["node", "remove", "store2"],
+    ["job", "cancel", "j1"], ["cluster", "set", "--copies-apart", "host"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", DRY_RUNS, ids=typed)
+def test_a_dry_run_asks_nobody_and_changes_nothing(
+    run: Run, cluster: FakeCluster, arguments: list[str]
+) -> None:
+    done = run(*arguments, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "nothing was changed" in done.stdout
+    acts = [each for each in cluster.asked if isinstance(each, api.Act)]
+    assert [each.dry_run for each in acts] == [True]
+    assert run(*arguments, "--dry-run", "--json").stdout.strip() == "{}"
+    cluster.fault = from_code("Conflict", "it is not so")
+    assert run(*arguments, "--dry-run").exit_code == 4
+
+
+@pytest.mark.parametrize("arguments", DRY_RUNS, ids=typed)
+def test_a_key_goes_along(run: Run, cluster: FakeCluster, arguments: list[str]) -> None:
+    """So that a script may ask again."""
+    run(*arguments, "--idempotency-key", "nightly", *(["--yes"] if _asks(arguments) else []))
+    keys = [each.idempotency_key for each in cluster.wanted if isinstance(each, api.Act)]
+    assert keys
+    assert {key.partition(":")[0] for key in keys} == {"nightly"}
+    assert len(set(keys)) == len(keys)
+
+
+def test_several_disks_have_a_key_each(run: Run, cluster: FakeCluster) -> None:
+    """One alone has it as it was given: with another disk it is refused."""
+    run("disk", "enrol", "/dev/sdb", "--idempotency-key", "k")
+    run("disk", "enrol", "/dev/sdb", "store2:/dev/sdc", "--idempotency-key", "k")
+    keys = [each.idempotency_key for each in cluster.wanted if isinstance(each, api.EnrolDisk)]
+    assert keys == ["k", "k:m1:/dev/sdb", "k:store2:/dev/sdc"]
+
+
+def _asks(arguments: list[str]) -> bool:
+    return any("--yes" in param.opts for param in _command(tuple(arguments[:2])).params)
+
+
+def test_every_act_has_a_dry_run() -> None:
+    others = {("cluster", "init"), ("cluster", "token"), ("join",), ("cluster", "recover"),
+              ("volume", "take"), ("volume", "leave")}  # fmt: skip
+    reads = {"status", "top", "list", "show", "explain", "wait", "events"}
+    acts = {path for path in _commands(main) if path[-1] not in reads}
+    assert {tuple(each[:2]) for each in DRY_RUNS} == acts - others
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["volume", "set", "data", "--no-standby"], ["job", "cancel", "j1"],
+     ["cluster", "set", "--copies-apart", "host"], ["node", "remove", "store2"]],
+    ids=typed,
+)  # fmt: skip
+def test_what_is_done_at_once_says_so(run: Run, arguments: list[str]) -> None:
+    assert run(*arguments).stdout.endswith(": done\n")
+
+
+def test_several_disks_are_enrolled_one_after_the_other(run: Run, cluster: FakeCluster) -> None:
+    done = run("disk", "enrol", "/dev/sdb", "store2:/dev/sdc", "--json")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count('"kind": "create"') == 2
+    assert [each for each in cluster.wanted if isinstance(each, api.EnrolDisk)] == [
+        api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb"),
+        api.EnrolDisk(node=NodeId("store2"), path="/dev/sdc"),
+    ]
+    done = run("disk", "enrol", "/dev/sdb", "sdc")
+    assert done.exit_code == 2
+    assert "'sdc' does not name a disk" in done.stderr
+
+
+def test_a_volume_is_made_and_attached_here(run: Run, cluster: FakeCluster) -> None:
+    done = run("volume", "create", "data", "1G", "--attach")
+    assert done.exit_code == 0, done.output
+    assert [each for each in cluster.wanted if isinstance(each, api.Act)] == [
+        api.CreateVolume(name="data", size_bytes=GIB),
+        api.AttachVolume(volume="data", head=NodeId("m1")),
+    ]
+    refused = run("volume", "create", "data", "1G", "--attach", "--no-wait")
+    assert refused.exit_code == 2
+
+
+def test_a_single_host_says_where_others_reach_it(run: Run) -> None:
+    said = run("cluster", "init", "--single").stdout
+    assert "hosts that join later reach it at 10.0.0.1\n" in said
+
+
 def test_a_token_can_come_by_pipe(run: Run, cluster: FakeCluster) -> None:
     assert run("join", "-", typed="secret\n").exit_code == 0
     assert cluster.asked == [api.JoinCluster(token="secret")]
@@ -131,6 +228,8 @@ def test_status_for_people(run: Run) -> None:
     assert "Health     degraded\n" in said
     assert "Nodes      2 of 3 online\n" in said
     assert "\nProblems:\n  volume data has lost a leg on store2\n" in said
+    assert "\nNotes:\n  the copies of data share hosts, and are being moved apart\n" in said
+    assert "Copies     on different disks\n" in said
     assert "m1: manager, storage, head; connected to the manager" in said
     assert "\x1b" not in said
 
@@ -303,6 +402,31 @@ def test_without_a_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     done = runner().invoke(main, ["status"])
     assert done.exit_code == 5
     assert "systemctl status dbus" in done.stderr
+
+
+def as_program(*arguments: str, to: str = "/dev/null", **more: str) -> tuple[int, str]:
+    """Its exit status, and what it wrote to standard error."""
+    program = "from vastskyd.cli.main import main; main(prog_name='vastskyctl')"
+    with open(to, "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], stdout=out, stderr=subprocess.PIPE,
+            text=True, env=os.environ | more, check=False,
+        )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("arguments", [["volume", "list"], ["status", "--json"]], ids=typed)
+def test_where_nothing_can_be_written_it_says_so_and_fails(arguments: list[str]) -> None:
+    status, said = as_program(*arguments, to="/dev/full")
+    assert (status, said.count("\n")) == (1, 1), said
+    assert "No space left on device" in said
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_terminal_that_lacks_letters_gets_others() -> None:
+    latin = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+    assert as_program("volume", "show", "data", **latin) == (0, "")
 
 
 WITHOUT_JSON = {("top",)}  # a page for people

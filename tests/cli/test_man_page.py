@@ -12,7 +12,8 @@ from vastskyd.cli.main import main
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "man" / "vastskyctl.1.md"
 TEXT = PAGE.read_text().replace("\\", "")
-EVERYWHERE = {"--json", "--no-wait", "--watch", "--help"}  # explained once, below "OPTIONS"
+# Explained once, below "OPTIONS".
+EVERYWHERE = {"--json", "--no-wait", "--dry-run", "--idempotency-key", "--watch", "--help"}
 
 
 def section(title: str) -> str:
@@ -49,4 +50,18 @@ def test_a_command_is_documented_as_it_is(path: tuple[str, ...]) -> None:
 
 
 def test_options_of_many_commands_are_explained_once() -> None:
-    assert set(re.findall(r"^.*\*\*(--[\w-]+)\*\*$", section("OPTIONS"), re.M)) == EVERYWHERE
+    assert set(
+        re.findall(r"^.*\*\*(--[\w-]+)\*\*(?: \*[A-Z]+\*)?$", section("OPTIONS"), re.M)
+    ) == EVERYWHERE | {name for param in main.params for name in param.opts}
+
+
+def test_what_can_be_watched_is_named() -> None:
+    said = section("OPTIONS").partition("**--watch**")[2].partition("\n\n")[0]
+    watched = {
+        " ".join(path)
+        for path in _commands(main)
+        if any("--watch" in param.opts for param in _command(path).params)
+    }
+    lists = {name for name in watched if name.endswith(" list")}
+    assert set(re.findall(r"\*\*([a-z ]+)\*\*", said)) == watched - lists
+    assert "the lists" in said

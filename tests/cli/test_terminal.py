@@ -190,14 +190,47 @@ def test_completion_knows_live_names() -> None:
     assert complete("volume", "set", "data", "--standby", "") == ["m1"]
     assert complete("node", "remove", "st") == ["store2"]
     assert complete("disk", "list", "--node", "") == ["m1", "store2"]
-    assert complete("disk", "retire", "") == ["d1"]
+    assert complete("disk", "retire", "") == complete("disk", "show", "m") == ["m1:/dev/sdb"]
+    assert complete("disk", "show", "d") == ["d1"], "an id, if that is what is typed"
     assert complete("disk", "enrol", "") == ["m1", "store2"]
     assert complete("disk", "enrol", "store2", "") == ["/dev/sdc"]
     assert complete("disk", "enrol", "m1", "") == [], "what is enrolled is not offered"
     assert complete("disk", "enrol", "store2", "/dev/sdc", "") == []
+    assert complete("disk", "enrol", "store2:") == ["store2:/dev/sdc"]
+    assert complete("disk", "enrol", "m1:/dev/sda", "") == ["store2:/dev/sdc"]
+    assert complete("disk", "enrol", "store2:/dev/sdc", "") == [], "once is enough"
     assert complete("job", "wait", "") == complete("job", "show", "") == ["j1"]
     assert complete("config", "show", "scr") == ["scrub.interval_h", "scrub"]
     assert "create" in complete("volume", "c")
+
+
+def test_completion_knows_the_disks_of_this_host(cluster: FakeCluster) -> None:
+    cluster.change(node="store2")
+    assert complete("disk", "enrol", "") == ["m1", "store2", "/dev/sdc"]
+    assert complete("disk", "enrol", "/d") == ["/dev/sdc"]
+    assert complete("disk", "enrol", "/dev/sdc", "") == []
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """vastskyctl, in a directory of its own."""
+    found = tmp_path / "bin" / "vastskyctl"
+    found.parent.mkdir()
+    found.write_text(f'#!/bin/sh\nexec {shlex.join(CTL)} "$@"\n')
+    found.chmod(0o755)
+    return found
+
+
+def in_shell(program: Path, *command: str) -> str:
+    """What a shell that has the program prints. It has to be there: a test that needs what the
+    machine lacks does not pass."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=True,
+        env=os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}",
+                          "HOME": str(program.parent)},
+    )  # fmt: skip
+    assert not done.stderr
+    return done.stdout
 
 
 @pytest.mark.usefixtures("cluster")
@@ -208,13 +241,16 @@ def test_completion_knows_live_names() -> None:
         (["volume", "attach", "data", "m"], ["m1"]),
         (["vol"], ["volume"]),
         (["cluster", "init", "--role", "st"], ["storage"]),
+        # As bash parts the words, and what it wants in place of the last of them.
+        (["disk", "show", "m1", ":", "/dev"], ["/dev/sdb"]),
+        (["disk", "show", "m1", ":"], ["/dev/sdb"]),
+        (["disk", "enrol", "m1", ":", "/dev/sda", "store2", ":", "/d"], ["/dev/sdc"]),
+        (["disk", "show", "m"], ["m1:/dev/sdb"]),
+        (["cluster", "init", "--role", "=", "st"], ["storage"]),
+        (["cluster", "init", "--role", "="], ["manager", "storage", "head"]),
     ],
 )
-def test_completion_in_a_real_shell(tmp_path: Path, words: list[str], offered: list[str]) -> None:
-    """bash, which every host has; the other two are held to the protocol by the next test."""
-    program = tmp_path / "vastskyctl"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(CTL)} "$@"\n')
-    program.chmod(0o755)
+def test_completion_in_bash(program: Path, words: list[str], offered: list[str]) -> None:
     typed = shlex.join(["vastskyctl", *words])
     script = f"""
         source {COMPLETIONS / "vastskyctl"}
@@ -222,12 +258,52 @@ def test_completion_in_a_real_shell(tmp_path: Path, words: list[str], offered: l
         $(complete -p vastskyctl | sed "s/.* -F \\([^ ]*\\) .*/\\1/") vastskyctl
         printf "%s\\n" "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=LIMIT_S,
-        check=True, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-    )  # fmt: skip
-    assert done.stdout.split() == offered
-    assert not done.stderr
+    assert in_shell(program, "bash", "--norc", "-c", script).split() == offered
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("volume show ", ["data", "empty"]),
+        ("volume attach data m", ["m1"]),
+        ("disk show m1:", ["m1:/dev/sdb"]),
+        ("vol", ["volume\tVolumes: made of extents of many disks,"]),
+    ],
+)
+def test_completion_in_fish(program: Path, line: str, offered: list[str]) -> None:
+    script = f"source {COMPLETIONS / 'vastskyctl.fish'}; complete -C 'vastskyctl {line}'"
+    said = in_shell(program, "fish", "--no-config", "-c", script).splitlines()
+    assert len(said) == len(offered)
+    assert all(map(str.startswith, said, offered))
+
+
+ZSH = """
+    zmodload zsh/zpty
+    zpty shell zsh -f -i
+    zpty -w shell "PS1= fpath=({directory} $fpath); autoload -Uz compinit; compinit -u -D"
+    zpty -w shell "zstyle ':completion:*' list-colors ''; LISTMAX=1000; echo rea''dy"
+    zpty -r -m shell said '*ready*'
+    zpty -w -n shell $'vastskyctl {line}\t'
+    zpty -r -m shell said '*{wanted}*' && print -- found
+    zpty -d shell
+"""
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("volume show d", "vastskyctl volume show data"),
+        ("volume att", "volume attach"),
+        ("disk show m", "disk show m1:/dev/sdb"),
+        ("disk show m1:", "disk show m1:/dev/sdb"),
+        ("volume ", "Compare the copies of an attached volume"),
+    ],
+)
+def test_completion_in_zsh(program: Path, line: str, wanted: str) -> None:
+    script = ZSH.format(directory=COMPLETIONS, line=line, wanted=wanted)
+    assert in_shell(program, "zsh", "-f", "-c", script) == "found\n"
 
 
 def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster) -> None:

@@ -42,7 +42,7 @@ def test_a_page() -> None:
     said = re.sub(r"\d{4}-\d\d-\d\d \d\d:", "2023-11-14 22:", drawn(now, rates))  # any time zone
     assert said == (
         "demo  degraded  nodes 2/3  disks 2/2  volumes 1/2 redundant"
-        "  3.0 GiB of 8192.0 PiB free\n"
+        "  3.0 GiB of 8.0 EiB free\n"
         """\
   volume data has lost a leg on store2
 

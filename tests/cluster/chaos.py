@@ -1,6 +1,6 @@
 """Writers, and somebody who breaks things: random faults under a seed, with real kernels.
 
-    python -m tests.cluster.chaos --seconds 600 --seed 1 --deb build/vastskyd_0.1.0_all.deb
+    python -m tests.cluster.chaos --seconds 600 --seed 1 --deb build/*.deb
 
 Two volumes, of two and of three copies, are written to all the time, while one or two faults at a
 time come and go; a fault that takes a copy away comes only when all copies are good, and everything
@@ -349,7 +349,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--rude", action="store_true", help="several faults at a time")
-    parser.add_argument("--deb", type=Path, required=True)
+    parser.add_argument("--deb", type=Path, nargs="+", required=True)
     parser.add_argument("--encryption", choices=["tls", "none"], default="none")
     arguments = parser.parse_args()
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed

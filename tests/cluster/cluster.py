@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -20,8 +20,8 @@ from tests.lab.lab import Lab
 from vastskyd.core import answers
 from vastskyd.core.model import AttachmentState
 
-# A question costs the host that is asked a third of a second.
-POLL_S = 1.0
+# A question costs the host that is asked a third of a second of its one emulated core.
+POLL_S = 1.5
 WRITER_LIMIT_S = 3600
 # On the root disk, and written through: they must outlast a power cut of the head.
 NOTES = "/var/lib/lab-notes"
@@ -53,11 +53,24 @@ def eventually(what: str, check: Callable[[], Any], limit_s: float) -> Any:
         time.sleep(POLL_S)
 
 
+def exposure(guest: Guest, unit: str) -> float:
+    said = guest.run(f"systemd-analyze security --no-pager {unit}", 60).stdout
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said
+    return float(found[1])
+
+
 class Writer:
     """The demo's writer on a host; it may be begun again after the host came back."""
 
     def __init__(
-        self, guest: Guest, target: str, tag: str, size: int = 0, slots: int = SLOTS
+        self,
+        guest: Guest,
+        target: str,
+        tag: str,
+        size: int = 0,
+        slots: int = SLOTS,
+        pause_s: float = PAUSE_S,
     ) -> None:
         self.guest = guest
         self._tag = tag
@@ -65,6 +78,7 @@ class Writer:
         self._target = target
         self.slots = slots
         self._size = size
+        self._pause_s = pause_s
         self.notes = f"{NOTES}/{tag}"
         self._stop = f"{PROGRAMS}/stop-{tag}"
         self._running: Future[Result] | None = None
@@ -79,7 +93,7 @@ class Writer:
         self._running = self.guest.begin(
             f"rm -f {self._stop}; exec python3 {PROGRAMS}/writer.py write --notes {self.notes}"
             f" --stop {self._stop} --slots {self.slots} --first {self._first}"
-            f" --pause {PAUSE_S} {size}"
+            f" --pause {self._pause_s} {size}"
             f" {self._target}",
             timeout_s=WRITER_LIMIT_S,
         )
@@ -91,7 +105,9 @@ class Writer:
 
     def moved_to(self, guest: Guest) -> Writer:
         """One that goes on elsewhere, with numbers that this one never comes to."""
-        moved = Writer(guest, self._target, f"{self._tag}+", slots=self.slots)
+        moved = Writer(
+            guest, self._target, f"{self._tag}+", slots=self.slots, pause_s=self._pause_s
+        )
         moved._earlier = (*self._earlier, self)
         return moved
 
@@ -168,7 +184,7 @@ class Cluster:
         self.lab = lab
         self.hosts = hosts
         self.whole = True
-        """Whether the last test left all as it should; see `mend`."""
+        """Whether the last test left all hosts and disks as it should; see `mend`."""
 
     def __getitem__(self, name: str) -> Guest:
         return self.lab[name]
@@ -376,7 +392,7 @@ class Cluster:
 
 def make_cluster(
     lab: Lab,
-    deb: Path,
+    debs: Sequence[Path],
     *,
     heads: tuple[str, ...] = ("head1", "head2"),
     stores: tuple[str, ...] = ("store1", "store2", "store3"),
@@ -387,7 +403,7 @@ def make_cluster(
 ) -> Cluster:
     """Brings the lab up and makes a cluster of it."""
     hosts = Hosts(lab, Narrator(), heads, stores)
-    hosts.up(disk_mib, deb, SETTINGS.format(rebuild_delay_s=rebuild_delay_s))
+    hosts.up(disk_mib, debs, SETTINGS.format(rebuild_delay_s=rebuild_delay_s))
     cluster = Cluster(lab, hosts)
     cluster.ctl(
         f"cluster init --name lab --data-encryption {encryption} --role manager --role head"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.cluster import Cluster, Writer, eventually
+from tests.cluster.cluster import PAUSE_S, Cluster, Writer, eventually
 from tests.demo.copies import compare_all_copies
 from tests.demo.hosts import MANAGER
 from tests.demo.narrator import DemoError
@@ -254,7 +254,9 @@ def ensure_volumes(cluster: Cluster) -> None:
 
 
 @contextmanager
-def row(cluster: Cluster, name: str, *volumes: str, slots: int = 256) -> Iterator[Row]:
+def row(
+    cluster: Cluster, name: str, *volumes: str, slots: int = 256, pause_s: float = PAUSE_S
+) -> Iterator[Row]:
     """Writers on these volumes from before the fault until all is well again; then every
     acknowledged block must be there, on every copy."""
     head = cluster[HEAD]
@@ -262,11 +264,13 @@ def row(cluster: Cluster, name: str, *volumes: str, slots: int = 256) -> Iterato
         cluster,
         name,
         {
-            volume: Writer(head, f"/dev/vastsky/{volume}", f"{name}-{volume}", slots=slots).begin()
+            volume: Writer(
+                head, f"/dev/vastsky/{volume}", f"{name}-{volume}", slots=slots, pause_s=pause_s
+            ).begin()
             for volume in volumes
         },
     )
-    made.goes_on(20)
+    made.goes_on()
     yield made
     made.goes_on()
     made.mended()
@@ -274,7 +278,6 @@ def row(cluster: Cluster, name: str, *volumes: str, slots: int = 256) -> Iterato
         made.stop(volume)
         writer.verify()
     compare_all_copies(cluster.hosts, HEAD, cluster.hosts.stores)
-    cluster.whole = True
     MEASURED.parent.mkdir(exist_ok=True)
     with MEASURED.open("a") as out:
         out.write(json.dumps({"row": name, **made.measured}) + "\n")

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster, eventually
 from tests.cluster.matrix import HEAD, row
-from tests.demo.hosts import MIB
+from tests.demo.hosts import MANAGER, MIB
 from tests.lab.disks import Disk
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("rows")]
@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("rows")]
 SECTOR = 512
 SMART_SETTINGS = "/etc/vastsky/vastskyd.toml.d/smart.toml"
 FOREIGN = "a file system of somebody's"
+HEADS = (MANAGER, HEAD)
 
 
 def test_disk_pulled(cluster: Cluster) -> None:
@@ -39,6 +40,33 @@ def test_disk_pulled(cluster: Cluster) -> None:
             60,
         )
         assert (node, disk) not in cluster.leg_disks("two")
+
+
+def test_disk_of_a_detached_volume_pulled(cluster: Cluster) -> None:
+    """A head rebuilds it, and nobody can use it there meanwhile."""
+    with row(cluster, "disk-of-a-detached-volume-pulled", "two") as it:
+        it.stop("two")
+        cluster.ctl("volume detach two", 90)
+        node, disk = cluster.leg_disks("two")[0]
+        it.strike(lambda: cluster[node].unplug_disk(disk))
+        it.says(
+            status=[f"disk {node}:.*{disk} is missing", "volume two is (degraded|rebuilding)"],
+            events=["disk-missing"],
+            noticed_after_s=2,
+        )
+
+        def is_mended() -> bool:
+            for head in HEADS:
+                assert cluster[head].run("test -e /dev/vastsky/two", check=False).exit != 0
+            return cluster.volume("two").attachment is None and "volume-mended" in it.events()
+
+        eventually("it is mended", is_mended, 90)
+        it.said(["volume-mending", "leg-replaced", "volume-mended"])
+        assert (node, disk) not in cluster.leg_disks("two")
+        cluster.healthy("two")
+        cluster[node].plug_disk(disk)
+        cluster.ctl(f"volume attach two {HEAD}", 90)
+        it.begin_again()
 
 
 def test_disk_bad_sectors(cluster: Cluster) -> None:

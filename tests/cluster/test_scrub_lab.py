@@ -8,6 +8,7 @@ from tests.cluster.cluster import Cluster, Writer, eventually
 from tests.demo.copies import compare_copies
 from tests.demo.hosts import MIB
 from vastskyd.core import answers
+from vastskyd.core.guards import GUARD_BYTES
 from vastskyd.core.model import JobState
 
 pytestmark = pytest.mark.lab
@@ -28,18 +29,16 @@ for at in map(int, sys.argv[2:]):
 
 
 @pytest.fixture(autouse=True)
-def _empty(cluster: Cluster) -> None:
-    cluster.mend()
-    cluster.whole = False
+def _flip_is_there(cluster: Cluster, empty: None) -> None:
     for name in cluster.hosts.stores:
         cluster[name].put("/root/flip.py", FLIP.encode())
 
 
 def flip(cluster: Cluster, head: str, leg: int, *places: int) -> str:
-    """A bit of the blocks at these places of a leg's data, on the disk under its extent; the host
-    whose disk lies now."""
+    """A bit of the blocks at these places of the volume, on the disk under a leg's extent; the
+    host whose disk lies now."""
     (array,) = cluster.hosts.evidence(head, "legs")
-    extent, offset = array["legs"][leg]["extent"], array["legs"][leg]["offset"]
+    extent, offset = array["legs"][leg]["extent"], array["legs"][leg]["offset"] + GUARD_BYTES
     for name in cluster.hosts.stores:
         table = cluster[name].run("dmsetup table").stdout
         for line in table.splitlines():

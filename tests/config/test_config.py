@@ -59,6 +59,7 @@ addresses = ["10.0.1.7", "fd00::7"]
 port = 99
 rack = "r12"
 log_level = "debug"
+auto_enroll = ["/dev/disk/by-id/nvme-A*", "/dev/disk/by-path/pci-0000:01:*"]
 [timeouts]
 leg_timeout_s = 7
 heartbeat_s = 1.5
@@ -165,6 +166,11 @@ ONE: list[tuple[str, str]] = [
     ('state_dir = "var"', '1: state_dir cannot be "var"; write an absolute directory'),
     ('log_level = "WARN"', '1: log_level cannot be "WARN"; did you mean log_level = "warning"?'),
     ('log_level = "loud"', '1: log_level cannot be "loud"; write "debug"'),
+    ('auto_enroll = ["/dev/sd*"]', '1: auto_enroll cannot have "/dev/sd*"; write a list'),
+    ('auto_enroll = ["/dev/disk/by-id/"]', '1: auto_enroll cannot have "/dev/disk/by-id/"; write'),
+    ('auto_enroll = ["/dev/disk/by-id/../x"]', "1: auto_enroll cannot have"),
+    ('auto_enroll = "/dev/disk/by-id/a*"', "did you mean auto_enroll = ["),
+    (f"auto_enroll = {['/dev/disk/by-id/a'] * 65}", "1: auto_enroll cannot be ["),
     ("[rebuild]\nper_disk = 0", "2: rebuild.per_disk cannot be 0; write a number of rebuilds"),
     ('[placement]\nsegment_max = "big"', '2: placement.segment_max cannot be "big"; write a size'),
     ('[placement]\nsegment_max = "1M"', '2: placement.segment_max cannot be "1M"; write a size'),
@@ -275,7 +281,7 @@ def test_what_a_mistake_leaves_open_is_not_counted_against_it(tmp_path: Path) ->
 
 WRONG = {
     "state_dir": "x", "runtime_dir": 3, "roles": ["x"], "addresses": ["x"], "port": -1,
-    "rack": "?", "log_level": "x",
+    "rack": "?", "log_level": "x", "auto_enroll": ["/dev/sda"],
 } | {key: "?" for key in EFFECTS if "." in key}  # fmt: skip
 VALID = {key: Config().value_of(key) for key in EFFECTS if key != "roles"}
 
@@ -332,7 +338,7 @@ def test_the_shipped_example_documents_every_option_with_its_default(tmp_path: P
     reading = read(path)
     assert not reading.mistakes
     assert set(reading.origins) == set(EFFECTS)
-    shown_as_examples = {"roles", "addresses"}
+    shown_as_examples = {"roles", "addresses", "auto_enroll"}
     for key in set(EFFECTS) - shown_as_examples:
         assert reading.config.value_of(key) == Config().value_of(key), key
 

@@ -10,6 +10,7 @@ from tests.config.test_config import EVERYTHING
 from vastskyd.__main__ import _reload
 from vastskyd.config.files import load, read
 from vastskyd.config.settings import EFFECTS, Config, Effect
+from vastskyd.core import api
 from vastskyd.core.model import Encryption, Role
 from vastskyd.core.state import load as load_state
 from vastskyd.roles.daemon import Host, tuning
@@ -59,7 +60,7 @@ async def test_what_a_host_joins_with_is_what_was_reloaded_last(
     host = Host(Config(state_dir=str(tmp_path)))
     roles = (Role.MANAGER, Role.HEAD)
     host.reconfigure(msgspec.structs.replace(other, roles=roles))
-    await host.init("demo", (), "", "m1", None, ())
+    await host.init(api.InitCluster(name="demo", node="m1"))
     made = identity.load(tmp_path)
     assert made is not None
     assert (made.port, made.rack, made.addresses) == (other.port, other.rack, other.addresses)

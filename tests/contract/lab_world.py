@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.contract.world import Served
 from vastskyd.core.documents import Endpoint
+from vastskyd.core.errors import VastskyError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.kernel.disks import LinuxDisks
@@ -24,6 +25,7 @@ MIB = 1024 * 1024
 TLS = Path("/run/contract-tls")
 SERVER = NodeId("store1")
 PORT = 10900
+ROUNDS = 20
 
 
 def sh(command: str) -> str:
@@ -189,6 +191,21 @@ class LabWorld:
                 program.kill()
             await program.wait()
 
+    async def leave_frozen(self, array: str) -> None:
+        name = os.path.basename(array)
+        await aside(f"echo frozen > /sys/block/{name}/md/sync_action")
+
+    async def leave_unmade(self) -> str:
+        await aside(
+            "echo md500 > /sys/module/md_mod/parameters/new_array"
+            " && echo 2 > /sys/block/md500/md/raid_disks"
+        )
+        return "/dev/md500"
+
+    async def is_array(self, device: str) -> bool:
+        state = f"/sys/block/{os.path.basename(device)}/md/array_state"
+        return (await aside(f"cat {state} || echo clear")).strip() != "clear"
+
     async def mount(self, device: str) -> None:
         place = f"/run/contract-mount-{os.path.basename(device)}"
         await aside(f"mke2fs -q -F -t ext4 {device} && mkdir -p {place} && mount {device} {place}")
@@ -200,12 +217,7 @@ class LabWorld:
             if "VASTSKY-LEG" in device.uuid:
                 with contextlib.suppress(AssertionError):
                     await aside(f"dmsetup message {device.name} 0 fail_if_no_path")
-        for _ in range(3):
-            for device in await kernel.dm.devices():
-                if device.open_count == 0:
-                    await kernel.dm.remove(device.name)
-            for array in await kernel.md.arrays():
-                await kernel.md.stop(array.device)
+        await self._take_down()
         for nbd in await kernel.nbd.devices():
             await kernel.nbd.disconnect(nbd.device)
         for port in list(self._servers):
@@ -214,6 +226,24 @@ class LabWorld:
         for backing in self._tables:
             await aside(f"dmsetup remove --retry {backing}")
         kernel.close()
+
+    async def _take_down(self) -> None:
+        """From the top down. Where the machine is busy, udev has a device open for a while."""
+        kernel = self.kernel
+        why: VastskyError | None = None
+        for number in range(ROUNDS):
+            try:
+                for device in await kernel.dm.devices():
+                    if device.open_count == 0:
+                        await kernel.dm.remove(device.name)
+                for array in await kernel.md.arrays():
+                    await kernel.md.stop(array.device)
+            except VastskyError as error:
+                why = error
+            if not await kernel.dm.devices() and not await kernel.md.arrays():
+                return
+            await asyncio.sleep(0.05 * number)
+        raise AssertionError(f"left: {await kernel.dm.devices()} {await kernel.md.arrays()}: {why}")
 
 
 # The devices below the legs are the tests' own, and no business of udev's either.

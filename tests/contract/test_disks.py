@@ -42,6 +42,34 @@ async def test_what_stands_on_it_is_found_and_erased(world: World) -> None:
     assert (found.found, found.member) == ("", False)
 
 
+async def test_a_new_disk_has_no_remnants(world: World) -> None:
+    disk = await world.make_disk(SIZE)
+    assert await world.disks.remnants(disk) == ""
+    await world.write(disk, AREA_START_BYTES, BLOCK)  # nothing of anybody's begins there
+    assert await world.disks.remnants(disk) == ""
+
+
+@pytest.mark.parametrize("at", [0, 3 * MIB, SIZE - MIB, SIZE - 4096])
+async def test_what_no_signature_tells_of_is_a_remnant(world: World, at: int) -> None:
+    disk = await world.make_disk(SIZE)
+    await world.write(disk, at, BLOCK)
+    assert (await listed(world, disk)).found == ""
+    assert "do not read as zeros" in await world.disks.remnants(disk)
+
+
+async def test_a_description_is_a_remnant(world: World) -> None:
+    disk = await world.make_disk(SIZE)
+    await world.disks.write_slot(disk, 1, SLOT_MAGIC)
+    assert "do not read as zeros" in await world.disks.remnants(disk)
+
+
+async def test_a_disk_that_somebody_has_open_is_not_new(world: World) -> None:
+    disk = await world.make_disk(SIZE)
+    async with world.opened(disk):
+        assert "opened by python3" in await world.disks.remnants(disk)
+    assert await world.disks.remnants(disk) == ""
+
+
 async def test_activity_counts_requests(world: World) -> None:
     disk = await world.make_disk(SIZE)
     name = (await listed(world, disk)).kernel_name
@@ -101,6 +129,8 @@ async def test_no_such_disk(world: World) -> None:
         await world.disks.wipe("/dev/disk/by-id/nvme-nobody", 0, MIB)
     with pytest.raises(NotFoundError):
         await world.disks.erase_signatures("/dev/disk/by-id/nvme-nobody")
+    with pytest.raises(NotFoundError):
+        await world.disks.remnants("/dev/disk/by-id/nvme-nobody")
 
 
 async def test_a_range_is_wiped_and_no_more(world: World) -> None:

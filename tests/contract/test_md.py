@@ -23,6 +23,8 @@ BLOCK = bytes(range(256)) * 16
 OTHER = BLOCK[::-1]
 FAR = 8 * MIB
 ALL_S = 60.0
+# Until md has marked an array clean that nobody writes to: its safe_mode_delay, and more.
+PAUSE_S = 1.5
 
 
 class Stack:
@@ -96,6 +98,34 @@ class Stack:
 @pytest.fixture
 def stack(world: World) -> Stack:
     return Stack(world)
+
+
+async def test_a_frozen_array_copies_nothing_until_it_is_thawed(stack: Stack) -> None:
+    await stack.create(1, 2)
+    md = stack.world.kernel.md
+    await md.make_writable(stack.array)
+    await stack.world.write(stack.array, MIB, BLOCK)
+    await stack.world.leave_frozen(stack.array)
+    await stack.add_legs(1)
+    await md.add(stack.array, stack.legs[1], fresh=True)
+    array = await stack.shown()
+    assert array is not None
+    assert array.sync_action == "frozen"
+    assert (await stack.states())[1] in (MemberState.SPARE, MemberState.RECOVERING)
+    await md.thaw(stack.array)
+    await stack.whole()
+    await md.thaw(stack.array)
+    one, other = await stack.data_of_legs()
+    assert one == other
+
+
+async def test_an_array_that_was_never_made_is_discarded_and_no_other(stack: Stack) -> None:
+    await stack.create(1, 2)
+    left = await stack.world.leave_unmade()
+    assert await stack.world.is_array(left)
+    await stack.world.kernel.md.discard_unmade()
+    assert not await stack.world.is_array(left)
+    assert await stack.world.is_array(stack.array)
 
 
 async def test_a_new_array(stack: Stack) -> None:
@@ -271,6 +301,30 @@ async def test_a_held_leg_stops_writes_until_released_and_failed(stack: Stack) -
     await kernel.md.remove(stack.array, stack.legs[1])
     assert await stack.states() == [MemberState.IN_SYNC, None, MemberState.IN_SYNC]
     await kernel.dm.remove(stack.name(1).dm_name())
+
+
+async def test_while_a_superblock_is_held_no_leg_is_failed(stack: Stack) -> None:
+    """With its lock md waits for the superblocks of all legs (drivers/md/md.c, md_update_sb): here
+    of the first write after a pause."""
+    await stack.create(3, 3)
+    kernel = stack.world.kernel
+    await kernel.md.make_writable(stack.array)
+    await stack.world.write(stack.array, 0, BLOCK)
+    await asyncio.sleep(PAUSE_S)
+    await stack.world.fail_path(stack.paths[1])
+    write = asyncio.ensure_future(stack.world.write(stack.array, MIB, BLOCK))
+    await asyncio.wait([write], timeout=0.5)
+    failing = asyncio.ensure_future(kernel.md.fail(stack.array, stack.legs[0]))
+    done, _ = await asyncio.wait([write, failing], timeout=1.5)
+    assert not done
+    assert await stack.states() == [MemberState.IN_SYNC] * 3
+    await kernel.dm.release_leg(stack.name(1))
+    await asyncio.wait_for(asyncio.gather(write, failing), 10)
+    faulty = (None, MemberState.FAULTY)
+    states = await stack.states()
+    assert states[0] in faulty, states
+    assert states[1] in faulty, states
+    assert states[2] is MemberState.IN_SYNC
 
 
 async def test_a_leg_that_was_away_comes_back(stack: Stack) -> None:

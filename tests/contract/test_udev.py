@@ -12,8 +12,10 @@ from tests.contract.test_md import LEG_SIZE, SIZE, UUID, Stack
 from tests.contract.test_nbd import connect, until_dead
 from tests.contract.world import World
 from vastskyd.core import names
+from vastskyd.core.guards import GUARD_BYTES
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.names import LegName, VolumeDeviceName
+from vastskyd.core.ondisk_layout import SLOT_MAGIC
 from vastskyd.kernel.host import HostKernel
 from vastskyd.ports import LinearTarget
 
@@ -39,7 +41,8 @@ async def assert_left_alone(device: str) -> None:
     told = await properties(device)
     assert told["SYSTEMD_READY"] == "0"
     assert told["VASTSKY_INTERNAL"] == "1"
-    assert not [key for key in told if key.startswith("ID_FS_")]
+    assert told["DM_UDEV_DISABLE_OTHER_RULES_FLAG"] == "1"
+    assert not {"ID_FS_TYPE", "ID_FS_USAGE", "ID_FS_UUID", "ID_PART_TABLE_TYPE"} & told.keys()
     assert "/disk/" not in told.get("DEVLINKS", "")
 
 
@@ -60,7 +63,8 @@ async def test_a_stack_as_udev_sees_it(world: World) -> None:
     )
     await aside("udevadm settle")
     link = names.volume_device("data.1")
-    assert real(link) == volume
+    by_id = (f"/dev/vastsky/by-id/{VOLUME}", f"/dev/disk/by-id/vastsky-{VOLUME}")
+    assert [real(each) for each in (link, *by_id)] == [volume] * 3
     await world.put_filesystem(link)
     await aside("udevadm settle")
     told = await properties(volume)
@@ -73,20 +77,35 @@ async def test_a_stack_as_udev_sees_it(world: World) -> None:
     await aside("udevadm trigger --settle --action=change --subsystem-match=block")
     await assert_left_alone(nbd)
     await assert_left_alone(leg)
-    told = await properties(array)
-    assert told["SYSTEMD_READY"] == "0"
-    assert "DEVLINKS" not in told
+    await assert_left_alone(array)
+    assert "DEVLINKS" not in await properties(array)
     assert real(link) == volume
     by_uuid = (await properties(volume))["ID_FS_UUID"]
     assert real(f"/dev/disk/by-uuid/{by_uuid}") == volume
     assert len(await kernel.md.arrays()) == 1, "mdadm --incremental assembled something"
     await kernel.dm.remove(names.volume_dm_name("data.1"))
     await aside("udevadm settle")
-    assert real(link) == link
+    for each in (link, *by_id):
+        assert real(each) == each
 
 
-async def test_partitions_of_a_volume_are_not_looked_at_below_it(world: World) -> None:
-    """The kernel itself finds them on the NBD device and on the array, and makes devices."""
+async def test_a_described_disk_as_udev_sees_it(world: World) -> None:
+    """Marked when its description has been written, and no longer once that is erased: udev looks
+    when whoever wrote to the disk closes it."""
+    disk = await world.make_disk(LEG_SIZE)
+    assert "VASTSKY_MEMBER" not in await properties(disk)
+    await world.disks.write_slot(disk, 1, SLOT_MAGIC)
+    told = await properties(disk)
+    assert (told["VASTSKY_MEMBER"], told["ID_FS_TYPE"]) == ("1", "vastsky_member")
+    # Nothing knows how to mount it, and lsblk says whose it is.
+    assert "vastsky_member" in await aside(f"lsblk --noheadings --output FSTYPE {disk}")
+    await world.disks.erase_signatures(disk)
+    assert "VASTSKY_MEMBER" not in await properties(disk)
+
+
+async def test_partitions_of_a_volume_are_not_found_below_it(world: World) -> None:
+    """The kernel itself looks for them on the NBD device and on the array: what the volume carries
+    begins behind a guard there."""
     kernel = world.kernel
     first, second = await world.make_legs(2, LEG_SIZE)
     nbd = await connect(world, await world.serve(first))
@@ -94,13 +113,8 @@ async def test_partitions_of_a_volume_are_not_looked_at_below_it(world: World) -
     array = await kernel.md.create(UUID, "v-5", (array_leg,), 1, SIZE)
     await kernel.md.make_writable(array)
     for device in (nbd, array):
-        await world.write(device, 0, ONE_PARTITION)
-        await aside(f"blockdev --rereadpt {device} && udevadm settle")
-        await aside(f"mke2fs -q -F -t ext4 -O ^has_journal {device}p1")
-        await aside(f"udevadm trigger --settle --action=change {device}p1")
-        told = await properties(f"{device}p1")
-        assert told["SYSTEMD_READY"] == "0"
-        assert "DEVLINKS" not in told
+        await world.write(device, GUARD_BYTES, ONE_PARTITION)
+        await aside(f"blockdev --rereadpt {device} && udevadm settle && test ! -e {device}p1")
 
 
 async def test_legs_of_a_stopped_array_are_not_assembled_by_udev(world: World) -> None:

@@ -72,6 +72,14 @@ class World(Protocol):
     async def flushes(self, device: str) -> int:
         """How many flushes the disk below a device of make_legs has answered."""
 
+    async def leave_frozen(self, array: str) -> None:
+        """As an mdadm leaves it that was killed while it added a leg."""
+
+    async def leave_unmade(self) -> str:
+        """An array, as an mdadm leaves it that was killed before it had given it a leg."""
+
+    async def is_array(self, device: str) -> bool: ...
+
     def opened(
         self, device: str, *, to_write: bool = False
     ) -> AbstractAsyncContextManager[Program]:

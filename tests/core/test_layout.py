@@ -3,9 +3,18 @@ that is over comes down."""
 
 from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 
-from vastskyd.core.documents import Endpoint, LegSpec, SegmentSpec, VolumeCondition, VolumeSpec
+from vastskyd.core.documents import (
+    Endpoint,
+    LegCondition,
+    LegSpec,
+    SegmentSpec,
+    VolumeCondition,
+    VolumeSpec,
+)
+from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.layout import Plan, plan_teardown, plan_volume, plan_wrecks
 from vastskyd.core.model import Encryption, Layout, LegState
@@ -28,6 +37,7 @@ from vastskyd.core.steps import (
     EndWriters,
     FailMember,
     MakeWritable,
+    MapLeg,
     MapVolume,
     ReleaseLeg,
     RemoveMember,
@@ -80,6 +90,7 @@ class Stack:
     copies: int | None = None
     places: int = 0
     syncing: bool = False
+    frozen: bool = False
 
     def spec(self) -> VolumeSpec:
         legs = tuple(
@@ -90,7 +101,7 @@ class Stack:
                 local=False,
                 endpoints=(Endpoint(network=0, address=f"10.0.0.{number}", port=10810),),
                 export_name="x",
-                length_bytes=SIZE + 4 * MIB,
+                length_bytes=extent_length(SIZE, with_array=True),
                 leaving=number == self.leaving,
             )
             for number, state in enumerate(self.states)
@@ -124,7 +135,10 @@ class Stack:
         }
         places = self.places or self.copies or len(self.states)
         total = SIZE if self.syncing else 0
-        array = SeenArray("/dev/md9", VOLUME, 0, members, True, self.read_only, places, 0, total)
+        array = SeenArray(
+            "/dev/md9", VOLUME, 0, members, True, self.read_only, places, 0, total,
+            frozen=self.frozen,
+        )  # fmt: skip
         volume = SeenVolume(volume_dm_name("v"), "/dev/dm-99", VOLUME, self.epoch, 1)
         return Sight(
             legs,
@@ -182,6 +196,66 @@ def test_what_is_held_is_let_go_before_md_is_asked_to_clear_away() -> None:
     assert not [step for step in waiting if isinstance(step, RemoveMember)]
     alone = Stack((IN, IN, BEHIND), dead=(2,), faulty=(2,)).steps()
     assert RemoveMember("/dev/md9", device(2)) in alone
+
+
+def released(stack: Stack) -> list[str]:
+    return [step.name.extent for step in stack.steps() if isinstance(step, ReleaseLeg)]
+
+
+def conditions(stack: Stack) -> list[LegCondition]:
+    fact = stack.plan().fact
+    assert fact is not None
+    return [leg.condition for leg in fact.segments[0].legs]
+
+
+OUT, HELD, ACTIVE = LegCondition.OUT, LegCondition.HELD, LegCondition.ACTIVE
+
+
+def test_md_is_not_told_of_a_leg_while_it_waits_for_another() -> None:
+    """It keeps its lock while it waits for a superblock: the leg is out as soon as it is let go
+    of, and md is told once nothing is held."""
+    two = Stack((IN, IN, IN), dead=(1, 2))
+    assert (released(two), dropped(two)) == ([extent(1)], [])
+    one_cut = replace(two, released=(1,))
+    assert (released(one_cut), dropped(one_cut)) == ([], [])
+    assert conditions(one_cut) == [ACTIVE, OUT, HELD]
+    committed = replace(one_cut, states=(IN, BEHIND, BEHIND))
+    assert (released(committed), dropped(committed)) == ([extent(2)], [device(2)])
+    both_cut = replace(committed, released=(1, 2))
+    assert (released(both_cut), dropped(both_cut)) == ([], [device(1)])
+
+
+def test_a_leg_that_works_gets_errors_if_md_cannot_be_told() -> None:
+    """One that the volume has no more of: md would go on to use it."""
+    stack = Stack((IN, IN, BEHIND), dead=(0,))
+    spec = stack.spec()
+    (segment,) = spec.segments
+    spec = msgspec.structs.replace(
+        spec, copies=2, segments=(msgspec.structs.replace(segment, legs=segment.legs[:2]),)
+    )
+    trouble = {extent(0): AWAY}
+    steps = plan_volume(spec, stack.sight(), trouble, (), waited=True).steps
+    assert BreakLeg(LegName(VOLUME, 0, extent(2), EPOCH)) in steps
+    assert not any(isinstance(step, FailMember) for step in steps)
+
+
+def test_what_was_let_go_of_gets_no_path_before_md_has_heard_of_it() -> None:
+    """Else md would use it beside the set that the manager committed without it."""
+    stack = Stack((IN, BEHIND, IN), dead=(1,), released=(1,))
+    live = SeenPath("/dev/nbd77", extent(1), EPOCH, 0, alive=True)
+
+    def mapped(stack: Stack) -> list[ExtentId]:
+        sight = replace(stack.sight(), paths=(*stack.sight().paths, live))
+        steps = plan_volume(stack.spec(), sight, {}, (), waited=True).steps
+        return [step.name.extent for step in steps if isinstance(step, MapLeg)]
+
+    assert mapped(stack) == []
+    assert mapped(replace(stack, used=(0, 2))) == [extent(1)]
+
+
+def test_a_leg_that_is_all_md_has_is_not_cut_off() -> None:
+    assert conditions(Stack((IN, IN), used=(0,), dead=(0,), released=(0,)))[0] is HELD
+    assert conditions(Stack((IN, IN), dead=(0, 1), released=(0, 1))) == [HELD, HELD]
 
 
 def test_a_leg_that_joins_counts_for_writes() -> None:

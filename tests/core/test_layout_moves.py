@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.core.test_layout import Stack, device, dropped
 from vastskyd.core.model import LegState
 from vastskyd.core.quorum import may_acknowledge
-from vastskyd.core.steps import AddMember, RemoveMember, ResizeArray
+from vastskyd.core.steps import AddMember, RemoveMember, ResizeArray, ThawArray
 
 S, J, R, B = LegState.IN_SYNC, LegState.JOINING, LegState.REBUILDING, LegState.BEHIND
 
@@ -52,6 +52,11 @@ def test_the_place_goes_with_the_leg() -> None:
     assert RemoveMember("/dev/md9", device(0)) in gone.steps()
     assert Stack((S, S), used=(0, 1), copies=2, places=3).steps() == [ResizeArray("/dev/md9", 2)]
     assert Stack((S, S), used=(0, 1), copies=2, places=3, syncing=True).steps() == []
+
+
+def test_what_a_killed_mdadm_left_frozen_is_thawed() -> None:
+    assert Stack((S, R), filling=(1,)).steps() == []
+    assert Stack((S, R), filling=(1,), frozen=True).steps() == [ThawArray("/dev/md9")]
 
 
 @settings(max_examples=500)

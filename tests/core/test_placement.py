@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vastskyd.core.errors import NoSpaceError
+from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import DiskId, NodeId
+from vastskyd.core.model import Apart
 from vastskyd.core.placement import (
     PlacedExtent,
     Room,
+    Site,
     explain_volume,
-    extent_length,
     free_ranges,
     place_leg,
     place_volume,
@@ -31,12 +33,14 @@ def rooms(draw: st.DrawFn) -> list[Room]:
     made = []
     for number in range(draw(st.integers(1, 7))):
         node = draw(st.sampled_from("abcd"))
+        drive, is_file = draw(st.sampled_from([("", False), ("x", False), ("x", True)]))
         used = [r for r in draw(ranges) if r[0] < r[1]]
         end = draw(st.integers(8, 200)) * GRAIN_BYTES
         free = free_ranges((4 * MIB, end), used)
         rack = "" if node == "d" else "r1" if node in "ab" else "r2"
         clean = tuple(free[: draw(st.integers(0, 2))])
-        made.append(Room(DiskId(str(number)), NodeId(node), rack, free, clean))
+        site = Site(DiskId(str(number)), NodeId(node), rack, drive, is_file)
+        made.append(Room(site, free, clean))
     return made
 
 
@@ -45,11 +49,17 @@ def lies_in(extent: PlacedExtent, spans: list[tuple[int, int]]) -> bool:
     return any(a <= extent.offset_bytes and end <= b for a, b in spans)
 
 
-@given(rooms(), st.integers(8 * MIB, 120 * MIB), st.integers(1, 4), st.booleans())
-def test_a_placed_volume(there: list[Room], size: int, copies: int, with_array: bool) -> None:
+aparts = st.sampled_from(Apart)
+sizes = st.integers(8 * MIB, 120 * MIB)
+
+
+@given(rooms(), sizes, st.integers(1, 4), aparts, st.booleans())
+def test_a_placed_volume(
+    there: list[Room], size: int, copies: int, apart: Apart, with_array: bool
+) -> None:
     before = [room.copy() for room in there]
     try:
-        placed = place_volume(size, copies, there, 32 * MIB, with_array=with_array)
+        placed = place_volume(size, copies, there, 32 * MIB, apart, with_array=with_array)
     except NoSpaceError:
         return
     assert [room.free for room in there] == [room.free for room in before]
@@ -59,8 +69,9 @@ def test_a_placed_volume(there: list[Room], size: int, copies: int, with_array: 
     for segment in placed:
         assert segment.length_bytes <= 32 * MIB
         assert segment.length_bytes % GRAIN_BYTES == 0
-        nodes = [by_disk[extent.disk].node for extent in segment.extents]
-        assert len(set(nodes)) == len(nodes) == copies
+        sites = [by_disk[extent.disk].site for extent in segment.extents]
+        assert len(sites) == copies
+        assert_apart(sites, apart)
         for extent in segment.extents:
             assert extent.offset_bytes % GRAIN_BYTES == 0
             assert extent.length_bytes == extent_length(segment.length_bytes, with_array=with_array)
@@ -74,20 +85,76 @@ def test_a_placed_volume(there: list[Room], size: int, copies: int, with_array: 
             assert end <= start
 
 
-@given(rooms(), st.integers(1, 60), st.sets(st.sampled_from("abcd")), st.sets(st.just("r1")))
-def test_a_placed_leg(there: list[Room], length: int, nodes: set[str], racks: set[str]) -> None:
+def assert_apart(sites: list[Site], apart: Apart) -> None:
+    assert len({site.disk for site in sites}) == len(sites)
+    if apart is Apart.HOST:
+        assert len({site.node for site in sites}) == len(sites)
+    whole = [site.hardware for site in sites if not site.is_file]
+    assert len(set(whole)) == len(whole)
+
+
+@given(rooms(), st.integers(1, 60), st.lists(st.integers(0, 6), max_size=3), aparts)
+def test_a_placed_leg(there: list[Room], length: int, taken: list[int], apart: Apart) -> None:
     before = [room.copy() for room in there]
-    not_on = {NodeId(node) for node in nodes}
-    place = place_leg(length * MIB, there, not_on, racks)
-    fits = [r for r in before if r.node not in not_on and r.largest_bytes >= length * MIB]
+    others = [room.site for number, room in enumerate(there) if number in taken]
+    place = place_leg(length * MIB, there, others, apart)
+    fits = [
+        room
+        for room in before
+        if room.largest_bytes >= length * MIB
+        and all(room.site.is_apart_from(other, apart) for other in others)
+    ]
     assert (place is not None) == bool(fits)
     if place is None:
         return
     room = next(room for room in before if room.disk == place.disk)
     assert room in fits
     assert lies_in(place, room.free)
-    if any(r.rack not in racks for r in fits):
-        assert room.rack not in racks
+    nodes, racks = {o.node for o in others}, {o.rack for o in others} - {""}
+    if any(r.node not in nodes for r in fits):
+        assert room.node not in nodes
+        if any(r.node not in nodes and r.site.rack not in racks for r in fits):
+            assert room.site.rack not in racks
+    elif any(r.site.rack not in racks for r in fits):
+        assert room.site.rack not in racks
+
+
+def single(*disks: Site) -> list[Room]:
+    return [Room(site, [(4 * MIB, 100 * MIB)]) for site in disks]
+
+
+def on_n(disk: str, drive: str = "", *, is_file: bool = False) -> Site:
+    return Site(DiskId(disk), NodeId("n"), "", drive, is_file)
+
+
+def test_two_partitions_of_one_drive_do_not_hold_two_copies() -> None:
+    drives = single(on_n("a1", "a"), on_n("a2", "a"))
+    with pytest.raises(NoSpaceError, match="2 copies need free space on 2 drives; 1 has any"):
+        place_volume(8 * MIB, 2, drives, 32 * MIB, Apart.DISK, with_array=True)
+    drives = single(on_n("a1", "a"), on_n("a2", "a"), on_n("b"))
+    (placed,) = place_volume(8 * MIB, 2, drives, 32 * MIB, Apart.DISK, with_array=True)
+    assert "b" in {extent.disk for extent in placed.extents}
+    there = [on_n("a1", "a")]
+    assert place_leg(8 * MIB, single(on_n("a2", "a")), there, Apart.DISK) is None
+    assert place_leg(8 * MIB, single(on_n("b")), there, Apart.DISK) is not None
+
+
+def test_two_files_of_one_drive_may_where_there_is_no_other() -> None:
+    files = [on_n("f1", "a", is_file=True), on_n("f2", "a", is_file=True)]
+    (placed,) = place_volume(8 * MIB, 2, single(*files), 32 * MIB, Apart.DISK, with_array=True)
+    assert {extent.disk for extent in placed.extents} == {"f1", "f2"}
+    rooms = single(*files, on_n("b"))
+    (placed,) = place_volume(8 * MIB, 2, rooms, 32 * MIB, Apart.DISK, with_array=True)
+    assert "b" in {extent.disk for extent in placed.extents}
+
+
+def test_where_hosts_are_to_be_different_the_way_to_go_without_is_named() -> None:
+    with pytest.raises(NoSpaceError, match="2 storage nodes; 1 has any") as refused:
+        place_volume(8 * MIB, 2, single(on_n("a"), on_n("b")), MIB, Apart.HOST, with_array=True)
+    assert "--copies-apart disk" in refused.value.hint
+    with pytest.raises(NoSpaceError) as refused:
+        place_volume(8 * MIB, 2, single(on_n("a")), MIB, Apart.HOST, with_array=True)
+    assert "--copies-apart" not in refused.value.hint
 
 
 @given(ranges, st.tuples(grid, grid).map(lambda p: (min(p), max(p))))
@@ -106,27 +173,27 @@ def test_ranges_are_sets_of_bytes(spans: list[tuple[int, int]], one: tuple[int, 
 
 def test_a_disk_whose_description_is_full_takes_no_more() -> None:
     span = [(4 * MIB, 200 * MIB)]
-    full = Room(DiskId("0"), NodeId("a"), "", list(span), extents_left=0)
-    one_more = Room(DiskId("1"), NodeId("a"), "", [(4 * MIB, 100 * MIB)], extents_left=1)
-    place = place_leg(8 * MIB, [full, one_more], set(), set())
+    full = Room(on_n("0"), list(span), extents_left=0)
+    one_more = Room(on_n("1"), [(4 * MIB, 100 * MIB)], extents_left=1)
+    place = place_leg(8 * MIB, [full, one_more], [], Apart.HOST)
     assert place is not None
     assert place.disk == "1"
-    assert place_leg(8 * MIB, [full, one_more], set(), set()) is None
+    assert place_leg(8 * MIB, [full, one_more], [], Apart.HOST) is None
 
 
-@given(rooms(), st.integers(8 * MIB, 120 * MIB), st.integers(1, 4), st.booleans())
+@given(rooms(), sizes, st.integers(1, 4), aparts, st.booleans())
 def test_an_explanation_is_what_would_be_done(
-    there: list[Room], size: int, copies: int, with_array: bool
+    there: list[Room], size: int, copies: int, apart: Apart, with_array: bool
 ) -> None:
-    said = explain_volume(size, copies, there, 32 * MIB, with_array=with_array)
+    said = explain_volume(size, copies, there, 32 * MIB, apart, with_array=with_array)
     assert [answer.disk for answer in said.disks] == [room.disk for room in there]
     assert all(answer.reason for answer in said.disks)
     taken = dict.fromkeys((room.disk for room in there), 0)
     if said.missing is not None:
         with pytest.raises(NoSpaceError, match=re.escape(said.missing.message)):
-            place_volume(size, copies, there, 32 * MIB, with_array=with_array)
+            place_volume(size, copies, there, 32 * MIB, apart, with_array=with_array)
     else:
-        placed = place_volume(size, copies, there, 32 * MIB, with_array=with_array)
+        placed = place_volume(size, copies, there, 32 * MIB, apart, with_array=with_array)
         for extent in (extent for segment in placed for extent in segment.extents):
             taken[extent.disk] += extent.length_bytes
     assert {answer.disk: answer.takes_bytes for answer in said.disks} == taken
@@ -135,10 +202,10 @@ def test_an_explanation_is_what_would_be_done(
 def test_an_explanation_names_what_is_in_the_way() -> None:
     def room(disk: str, node: str, end_mib: int, extents_left: int = 9) -> Room:
         span = [(4 * MIB, end_mib * MIB)] if end_mib else []
-        return Room(DiskId(disk), NodeId(node), "", span, extents_left=extents_left)
+        return Room(Site(DiskId(disk), NodeId(node)), span, extents_left=extents_left)
 
     there = [room("a", "n1", 64), room("b", "n2", 9), room("c", "n2", 0), room("d", "n2", 64, 0)]
-    said = explain_volume(32 * MIB, 2, there, 32 * MIB, with_array=False)
+    said = explain_volume(32 * MIB, 2, there, 32 * MIB, Apart.HOST, with_array=False)
     assert said.missing is not None
     # Cut into ever smaller segments, the last of which are a grain each: they do not add up.
     assert [answer.reason for answer in said.disks] == [
@@ -147,8 +214,9 @@ def test_an_explanation_names_what_is_in_the_way() -> None:
         "it is full",
         "its description has no room for more extents",
     ]
-    said = explain_volume(32 * MIB, 1, there, 32 * MIB, with_array=False)
+    said = explain_volume(32 * MIB, 1, there, 32 * MIB, Apart.HOST, with_array=False)
     assert said.missing is None
-    assert [answer.takes_bytes for answer in said.disks] == [32 * MIB, 0, 0, 0]
+    whole = extent_length(32 * MIB, with_array=False)
+    assert [answer.takes_bytes for answer in said.disks] == [whole, 0, 0, 0]
     assert said.disks[0].reason == "takes 1 of 1 extents"
-    assert "smaller than an extent of 32.0 MiB" in said.disks[1].reason
+    assert "smaller than an extent of 34.0 MiB" in said.disks[1].reason

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vastskyd.core.description import DiskDescription, ExtentRecordState
 from vastskyd.core.documents import ExtentCondition, ExtentFact, ExtentWish
 from vastskyd.core.facts import Facts, NodeFacts
+from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
     Cluster,
@@ -31,12 +32,13 @@ from vastskyd.core.model import (
     VolumeState,
 )
 from vastskyd.core.orders import orders
-from vastskyd.core.plan import relied_on
+from vastskyd.core.quorum import relied_on
 from vastskyd.core.recovering import Case, Rebuilt, rebuild
 from vastskyd.core.recovery import _recorded
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.core.units import MIB
+from vastskyd.core.wishes import described
 from vastskyd.core.witness import (
     DiskSighting,
     ExportSighting,
@@ -45,13 +47,13 @@ from vastskyd.core.witness import (
     StackSighting,
     Witness,
 )
-from vastskyd.roles.storage import _described
 
 CLUSTER = ClusterId("c" * 16)
 VOLUME = VolumeId("a" * 24)
 HOSTS = 7
 EPOCH = 3
-LENGTH = 20 * MIB
+DATA = 16 * MIB
+LENGTH = extent_length(DATA, with_array=True)
 
 
 def disk_id(number: int) -> DiskId:
@@ -96,10 +98,10 @@ class World:
             )
         self.turn = Turn(draft, Facts(), Policy(), 0.0, 0.0, lambda digits: "0" * digits)
         legs = tuple(self.new_leg(LegState.IN_SYNC) for _ in range(self.copies))
-        segment = Segment(index=0, length_bytes=LENGTH - 4 * MIB, legs=legs, initialised=True)
+        segment = Segment(index=0, length_bytes=DATA, legs=legs, initialised=True)
         draft.put(
             Volume(
-                id=VOLUME, name="v", size_bytes=LENGTH - 4 * MIB, copies=self.copies,
+                id=VOLUME, name="v", size_bytes=DATA, copies=self.copies,
                 layout=Layout.RAID1, state=VolumeState.AVAILABLE, segments=(segment,), epoch=EPOCH,
             )
         )  # fmt: skip
@@ -140,14 +142,14 @@ class World:
     def describe(self, number: int) -> None:
         """The disk's host hears of how things are, and its export was there before."""
         document = orders(self.turn)[node_id(number)].storage
-        described = _described(self.disks[number], list(document.extents))
+        now = described(self.disks[number], list(document.extents))
         records = tuple(
             msgspec.structs.replace(record, state=ExtentRecordState.READY)
             if record.state is ExtentRecordState.PREPARING
             else record
-            for record in described.extents
+            for record in now.extents
         )
-        self.disks[number] = msgspec.structs.replace(described, extents=records)
+        self.disks[number] = msgspec.structs.replace(now, extents=records)
         self.turn.facts[node_id(number)] = NodeFacts(
             online=True,
             extents={
@@ -370,7 +372,7 @@ def test_a_segment_of_which_nothing_is_seen_is_kept_a_place() -> None:
     world = World(2)
     for number, disk in world.disks.items():
         extents = tuple(
-            msgspec.structs.replace(record, segments=3, segment=1, volume_size_bytes=3 * LENGTH)
+            msgspec.structs.replace(record, segments=3, segment=1, volume_size_bytes=3 * DATA)
             for record in disk.extents
         )
         world.disks[number] = msgspec.structs.replace(disk, extents=extents)

@@ -72,6 +72,18 @@ SAID: dict[str, tuple[SmartHealth, dict[str, Any]]] = {
     "sata-hdd-below-threshold-passed": (
         PASSED, {"notes": ("attribute Spin_Up_Time is below its threshold",), "reallocated": 1}
     ),
+    "sata-self-test-failed": (
+        PASSED, {"notes": ("its last extended self-test failed: read failure",), "pending": 0}
+    ),
+    "sata-self-test-passed-since": (PASSED, {"notes": ()}),
+    "nvme-self-test-failed": (
+        PASSED, {"notes": ("its last short self-test failed: failed segments",), "reason": ""}
+    ),
+    "nvme-spare-nonsense": (PASSED, {"spare_percent": None, "spare_least_percent": None}),
+    "sas-self-test-failed": (
+        PASSED,
+        {"notes": ("its last extended self-test failed: Failed in segment",), "pending": 2},
+    ),
     "sata-ssd-samsung-870": (PASSED, {"wear_percent": 4, "media_errors": 0, "pending": None}),
     "sata-ssd-intel-worn": (PASSED, {"wear_percent": 94, "reallocated": 3}),
     "sata-ssd-crucial-75": (
@@ -205,3 +217,22 @@ def test_whatever_stands_in_the_place_of_a_member(
 def test_any_bytes(content: bytes) -> None:
     reading = parse(content.decode(errors="replace"), 0)
     assert reading is None or isinstance(reading, SmartReading)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        {"ata_smart_self_test_log": {"standard": {"revision": 1, "count": 0}}},
+        {"ata_smart_self_test_log": {"standard": {"table": 3}, "extended": []}},
+        {"ata_smart_self_test_log": {"standard": {"table": [None, {}, {"status": "bad"}]}}},
+        {"ata_smart_self_test_log": {"extended": {"table": [{"status": {"passed": 0}}]}}},
+        {"nvme_self_test_log": {"table": [{"self_test_result": {"value": "7"}}]}},
+        {"scsi_self_test_0": {"result": {"value": True}}, "scsi_self_test_1": 9},
+    ],
+)
+@pytest.mark.parametrize("name", ["sata-hdd-wd-red", "nvme-samsung-pm9a3", "sas-hdd-seagate"])
+def test_a_log_of_self_tests_that_makes_no_sense_says_nothing(
+    name: str, log: dict[str, Any]
+) -> None:
+    reading = parse(json.dumps(json.loads(output(name)) | log), 0)
+    assert reading == read(name)

@@ -81,7 +81,7 @@ def cluster(
         draft.put(
             Extent(
                 id=extent_id(number), disk=DiskId(f"d{number}"), offset_bytes=4 * MIB,
-                length_bytes=20 * MIB, volume=VOLUME, segment=0, state=ExtentState.READY,
+                length_bytes=22 * MIB, volume=VOLUME, segment=0, state=ExtentState.READY,
                 wipe_first=False,
             )
         )  # fmt: skip
@@ -104,8 +104,14 @@ def cluster(
 
 
 def head_facts(
-    conditions: tuple[LegCondition, ...], *, revision: int = 7, sent: int = 7, session: int = 1
+    conditions: tuple[LegCondition, ...],
+    *,
+    revision: int = 7,
+    sent: int = 7,
+    session: int = 1,
+    recorded: int = 0,
 ) -> Facts:
+    """`recorded`: the set's revision that the legs' disks know."""
     legs = tuple(LegFact(extent=extent_id(i), condition=c) for i, c in enumerate(conditions))
     seen = VolumeFact(
         id=VOLUME,
@@ -116,8 +122,9 @@ def head_facts(
     facts = Facts()
     for number in range(len(conditions)):
         ready = ExtentFact(
-            id=extent_id(number), condition=ExtentCondition.READY, epoch=3, exported_to=HEAD
-        )
+            id=extent_id(number), condition=ExtentCondition.READY, epoch=3, exported_to=HEAD,
+            set_revision=recorded,
+        )  # fmt: skip
         storage = StorageReport(extents=(ready,))
         facts[NodeId(f"s{number}")] = NodeFacts(online=True).with_report(
             report(storage, HeadReport(), revision)
@@ -147,7 +154,7 @@ def legs_after(state: ClusterState, facts: Facts) -> tuple[LegState, ...]:
 
 def test_a_report_is_worth_one_step_into_the_set() -> None:
     """A leg that was taken in at once could be dropped by a head that never heard of it."""
-    facts = head_facts((ACTIVE, ACTIVE))
+    facts = head_facts((ACTIVE, ACTIVE), recorded=9)
     assert legs_after(cluster((IN, BEHIND)), facts) == (IN, JOIN)
     assert legs_after(cluster((IN, JOIN)), facts) == (IN, IN)
 

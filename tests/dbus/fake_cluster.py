@@ -10,6 +10,7 @@ from vastskyd.core import answers, api
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
+    Apart,
     AttachmentState,
     Encryption,
     Event,
@@ -37,7 +38,8 @@ STATUS = answers.ClusterStatus(
     cluster=ClusterId("c1"), name="demo", manager=NodeId("m1"), encryption=Encryption.TLS,
     health="degraded", problems=("volume data has lost a leg on store2",),
     nodes=3, nodes_online=2, disks=2, disks_online=2, volumes=2, volumes_redundant=1,
-    capacity_bytes=2**63, free_bytes=3 * GIB, jobs_running=1,
+    capacity_bytes=2**63, free_bytes=3 * GIB, jobs_running=1, copies_apart=Apart.DISK,
+    notes=("the copies of data share hosts, and are being moved apart",),
 )  # fmt: skip
 NODES = (
     answers.NodeView(id=NodeId("m1"), roles=ALL_ROLES, addresses=("10.0.0.1", "10.1.0.1"),
@@ -110,8 +112,9 @@ RECOVERY = answers.RecoveryView(
 )  # fmt: skip
 RECOVERED = answers.RecoveryView(recovering=False, why="", nodes=("m1",), kept_as="/x/manager.db.1")
 JOIN = answers.Initialised(
-    cluster=ClusterId("c1"), cluster_name="demo", node=NodeId("m1"), roles=ALL_ROLES
-)
+    cluster=ClusterId("c1"), cluster_name="demo", node=NodeId("m1"), roles=ALL_ROLES,
+    addresses=("10.0.0.1",),
+)  # fmt: skip
 
 
 def job(
@@ -148,6 +151,7 @@ class FakeCluster:
         self.wrong_answer: Record | None = None
         self.steps: list[Job] = [job(state=JobState.DONE)]
         self.events = EVENTS
+        self.volumes: tuple[answers.VolumeView, ...] = VOLUMES
         self.recovery = RECOVERY
         self.gate: asyncio.Event | None = None
         self.view = msgspec.structs.replace(VIEW, volumes=(), disks=())
@@ -192,7 +196,7 @@ class FakeCluster:
                 shown, more = page(nodes, lambda each: each.id, request)
                 return answers.NodeList(nodes=shown, next=more)
             case api.ListVolumes(volume=name):
-                volumes = _found(VOLUMES, "volume", name, lambda each: (each.name, each.id))
+                volumes = _found(self.volumes, "volume", name, lambda each: (each.name, each.id))
                 some, more = page(volumes, lambda each: each.name, request)
                 return answers.VolumeList(volumes=some, next=more)
             case api.ListDisks(node=node, disk=name):
@@ -214,6 +218,7 @@ class FakeCluster:
             api.ListJobs: lambda: answers.JobList(jobs=self.running),
             api.ExplainPlacement: lambda: PLACEMENT,
             api.SetStandby: api.Done,
+            api.SetCopiesApart: api.Done,
             api.CancelJob: api.Done,
             api.CreateToken: lambda: api.Token(token="vst1.secret"),
             api.RemoveNode: api.Done,
@@ -228,14 +233,8 @@ class FakeCluster:
             while sum(type(each) is kind for each in self.asked) < times:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    async def init(
-        self, name: str, addresses: tuple[str, ...], rack: str, node: str,
-        encryption: Encryption | None, roles: tuple[Role, ...],
-    ) -> answers.Initialised:  # fmt: skip
-        self.asked.append(
-            api.InitCluster(name=name, addresses=addresses, rack=rack, node=node,
-                            encryption=encryption, roles=roles)
-        )  # fmt: skip
+    async def init(self, request: api.InitCluster) -> answers.Initialised:
+        self.asked.append(request)
         if self.fault is not None:
             raise self.fault
         return JOIN

@@ -33,7 +33,8 @@ async def main():
     bus = await MessageBus({address!r}).connect()
     for path, interface, name, signature in {calls!r}:
         body = [dict() if kind == "a{{sv}}" else 0.0 if kind == "d" else 1 if kind == "t" else
-                [] if kind == "as" else "m1" for kind in signature]
+                [] if kind == "as" else "host" if name == "SetCopiesApart" else "m1"
+                for kind in signature]
         reply = await bus.call(Message(destination={bus_name!r}, path=path,
             interface=interface, member=name, signature="".join(signature), body=body))
         print(f"{{interface}}.{{name}}", reply.error_name or "ok", flush=True)

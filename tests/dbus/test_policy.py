@@ -2,6 +2,7 @@
 action that is asked about is one that polkit knows."""
 
 import configparser
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,15 @@ def test_polkit_knows_each_action_and_no_other() -> None:
     for grant in ("allow_any", "allow_inactive", "allow_active"):
         said = {element.text for element in root.iter(grant)}
         assert said <= {"auth_admin", "auth_admin_keep"}, "nobody may without a password or a rule"
+
+
+@pytest.mark.parametrize("catalogue", sorted((PROJECT / "po").glob("*.po")), ids=lambda po: po.stem)
+def test_what_people_are_asked_is_translated(catalogue: Path) -> None:
+    root = ET.parse(ACTIONS).getroot()
+    texts = {text.text for text in (*root.iter("description"), *root.iter("message"))}
+    said = re.findall(r'^msgid "(.+)"\nmsgstr "(.+)"$', catalogue.read_text(), re.M)
+    assert {original for original, _ in said} == texts
+    assert "fuzzy" not in catalogue.read_text()
 
 
 def test_data_is_destroyed_by_a_fresh_password_only() -> None:

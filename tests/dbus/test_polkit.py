@@ -70,6 +70,7 @@ SDB = {"object": "m1:/dev/sdb", "name": "m1:/dev/sdb"}
 ASKED: list[tuple[str, str, str, list[Any], str, dict[str, str]]] = [
     (ROOT, "CreateVolume", "sta{sv}", ["new", 1, {}], "create-volume", {"name": "new"}),
     (ROOT, "CreateToken", "asa{sv}", [["head"], {}], "manage-nodes", {}),
+    (ROOT, "SetCopiesApart", "sa{sv}", ["host", {}], "manage-cluster", {}),
     (ROOT, "InitCluster", "sa{sv}", ["demo", {}], "manage-cluster", {"name": "demo"}),
     (VOLUME, "Attach", "sa{sv}", ["m1", {}], "attach-volume", DATA),
     (VOLUME, "Attach", "sa{sv}", ["m1", {"force": TRUE}], "destroy-data", DATA),

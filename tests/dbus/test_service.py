@@ -215,7 +215,7 @@ async def test_an_answer_that_cannot_be_sent_is_our_fault(
     ("options", "said"),
     [
         ({"colour": Variant("s", "red")}, "no option 'colour'"),
-        ({"copies": Variant("s", "2")}, "copies"),
+        ({"copies": Variant("s", "2")}, "CreateVolume: copies: expected int, got str"),
         ({"copies": Variant("d", 2.5)}, "copies"),
         ({"layout": Variant("s", "raid7")}, "raid7"),
         ({"layout": Variant("a{sv}", {})}, "layout"),

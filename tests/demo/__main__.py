@@ -289,7 +289,7 @@ class Demo:
 
 def arguments_of(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
-    parser.add_argument("--deb", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--deb", type=Path, nargs="+", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--encryption", choices=["tls", "none"], default="tls",
                         help="of the data path (default: tls)")  # fmt: skip
     parser.add_argument("--disk-mib", type=int, default=64, help="size of each of the six disks")

@@ -1,13 +1,16 @@
 """Whether the copies of a volume are the same, read where nothing of the stack is in between."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 from tests.demo import writer
 from tests.demo.hosts import MIB, Hosts
 from tests.demo.narrator import require
+from vastskyd.core.guards import GUARD_BYTES, guarded_length
 
 Array = dict[str, Any]  # as evidence.py tells of it
+ZEROS = hashlib.blake2b(bytes(GUARD_BYTES), digest_size=8).hexdigest()
 
 
 def compare_copies(
@@ -25,7 +28,8 @@ def compare_copies(
     for number, copy in enumerate(held, start=1):
         lost = [each for each in wanted if copy.get(str(each)) != writer.digest_of(each)]
         require(not lost, f"copy {number} lacks {len(lost)} acknowledged blocks: {lost[:10]}")
-    return f"{len(arrays)} segments, {sum(array['size'] for array in arrays) // MIB} MiB"
+    size = sum(array["size"] - guarded_length(0) for array in arrays)
+    return f"{len(arrays)} segments, {size // MIB} MiB"
 
 
 def compare_all_copies(hosts: Hosts, head: str, stores: Iterable[str]) -> None:
@@ -41,7 +45,7 @@ def _extents(array: Array) -> list[str]:
 
 
 def _scan(hosts: Hosts, stores: Iterable[str], arrays: list[Array]) -> dict[str, dict[str, Any]]:
-    """By extent. All of an array are the same."""
+    """By extent. All of an array are the same, and their guards are as they were made."""
     asked = [
         f"{leg['extent']}:{leg['offset']}:{array['size']}"
         for array in arrays
@@ -57,4 +61,7 @@ def _scan(hosts: Hosts, stores: Iterable[str], arrays: list[Array]) -> dict[str,
         require(all(e in scanned for e in extents), f"a leg of {extents} is on no server")
         same = all(scanned[extent] == scanned[extents[0]] for extent in extents)
         require(same, f"the copies of {array['array']} differ: {extents}")
+        digests = scanned[extents[0]]["digests"]
+        intact = digests[0] == digests[-1] == ZEROS
+        require(intact, f"the guards of {array['array']} were written to: {extents}")
     return scanned

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ WRITER_LIMIT_S = 900
 # By the shell: it is asked often, and Python takes a second to start in an emulated guest.
 LEFTOVERS = """\
 cat /sys/block/*/dm/uuid 2>/dev/null | grep ^VASTSKY-
-grep -Hv '^clear$' /sys/block/md*/md/array_state 2>/dev/null
+grep -lv '^clear$' /sys/block/md*/md/array_state 2>/dev/null
 ls -d /sys/block/nbd*/pid /dev/vastsky/* 2>/dev/null
 systemctl list-units --all --plain --no-legend 'vastsky-export@*'
 """
@@ -59,8 +59,8 @@ class Hosts:
         """Where the operator sits, once the cluster is made: any of its hosts will do."""
         self._narrator = narrator
 
-    def up(self, disk_mib: int, deb: Path, settings: str) -> None:
-        """All hosts, each with the package installed and vastskyd started by it; the settings are
+    def up(self, disk_mib: int, debs: Sequence[Path], settings: str) -> None:
+        """All hosts, each with the packages installed and vastskyd started by it; the settings are
         the manager's, who decides by them."""
         plan: dict[str, list[Disk]] = {name: [] for name in self.heads}
         plan |= {name: [Disk(disk, disk_mib * MIB) for disk in DISKS] for name in self.stores}
@@ -71,7 +71,7 @@ class Hosts:
                 guest.run("mkdir -p /etc/vastsky/vastskyd.toml.d")
                 guest.put("/etc/vastsky/vastskyd.toml.d/lab.toml", settings.encode())
 
-        self.lab.up(plan, debs=[deb], prepare=prepare)
+        self.lab.up(plan, debs=debs, prepare=prepare)
 
     def put_programs(self, guest: Guest) -> None:
         """After each boot: they are on a tmpfs."""

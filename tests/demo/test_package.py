@@ -1,4 +1,4 @@
-"""The built package on a stock Debian host: installed, upgraded, removed."""
+"""The built packages on a stock Debian host: installed, upgraded, removed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +10,29 @@ from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
 
-SMOKE = Path(__file__).resolve().parents[2] / "packaging/debian/tests/smoke"
+AUTOPKGTESTS = Path(__file__).resolve().parents[2] / "packaging/debian/tests"
+NAMES = "vastskyd vastsky-client python3-vastskyd vastskyd-doc"
 
 
 @pytest.fixture(scope="module")
-def guest(deb: Path) -> Iterator[Guest]:
+def guest(debs: tuple[Path, ...]) -> Iterator[Guest]:
     with Lab() as lab:
         lab.up(["host"])
-        lab.install(deb)
+        lab.install(debs)
         yield lab["host"]
 
 
+def autopkgtest(guest: Guest, name: str, timeout_s: float) -> None:
+    guest.put(f"/root/{name}", (AUTOPKGTESTS / name).read_bytes(), 0o755)
+    guest.run(f"/root/{name}", timeout_s)
+
+
 def test_units_and_rules_are_well_formed_and_vastskyd_answers(guest: Guest) -> None:
-    guest.put("/root/smoke", SMOKE.read_bytes(), 0o755)
-    guest.run("/root/smoke", timeout_s=90)
+    autopkgtest(guest, "smoke", 90)
 
 
 def test_nothing_was_compiled_for_one_python_only(guest: Guest) -> None:
-    listed = guest.run("dpkg -L vastskyd").stdout
+    listed = guest.run(f"dpkg -L {NAMES}").stdout
     assert "/usr/lib/python3/dist-packages/vastskyd/__init__.py" in listed
     assert "/usr/lib/python3.1" not in listed
 
@@ -96,20 +101,60 @@ def test_it_comes_back_to_a_bus_that_was_away(guest: Guest) -> None:
     assert guest.run("systemctl show -P MainPID vastskyd").stdout == running
 
 
-def test_an_upgrade_restarts_vastskyd_and_nothing_else(guest: Guest, deb: Path) -> None:
+def test_an_upgrade_restarts_vastskyd_and_nothing_else(
+    guest: Guest, debs: tuple[Path, ...]
+) -> None:
     unit = "[Service]\nExecStart=/usr/bin/sleep 600\n"
     guest.put("/run/systemd/system/vastsky-export@bystander.service", unit.encode())
     guest.run("systemctl daemon-reload && systemctl start vastsky-export@bystander.service")
     before = guest.run("systemctl show -P MainPID vastskyd vastsky-export@bystander").stdout.split()
-    guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i /root/{deb.name}", timeout_s=120)
+    files = " ".join(f"/root/{deb.name}" for deb in debs)
+    guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i {files}", timeout_s=120)
     after = guest.run("systemctl show -P MainPID vastskyd vastsky-export@bystander").stdout.split()
     assert after[0] != before[0]
     assert after[1] == before[1] != "0"
+    others = [f"/root/{deb.name}" for deb in debs if not deb.name.startswith("vastskyd_")]
+    guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i {' '.join(others)}", timeout_s=120)
+    assert guest.run("systemctl show -P MainPID vastskyd").stdout.split() == after[:1]
     guest.run("systemctl stop vastsky-export@bystander.service")
 
 
-def test_purging_leaves_nothing(guest: Guest) -> None:
-    guest.run("DEBIAN_FRONTEND=noninteractive dpkg --purge vastskyd", timeout_s=120)
+SETTING = "/etc/vastsky/vastskyd.toml"
+
+
+def test_an_upgrade_keeps_what_was_changed_in_the_settings(
+    guest: Guest, debs: tuple[Path, ...]
+) -> None:
+    guest.run(f"sed -i 's/^#log_level = .*/log_level = \"debug\"/' {SETTING}")
+    changed = guest.run(f"sha256sum {SETTING}").stdout
+    files = " ".join(f"/root/{deb.name}" for deb in debs)
+    guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i {files}", timeout_s=120)
+    assert guest.run(f"sha256sum {SETTING}").stdout == changed
+
+
+def test_a_cluster_of_one_host_is_upgraded_while_its_volume_is_used(guest: Guest) -> None:
+    autopkgtest(guest, "cluster", 600)
+
+
+def test_removing_keeps_the_state(guest: Guest) -> None:
+    guest.run("DEBIAN_FRONTEND=noninteractive dpkg --remove vastskyd", timeout_s=120)
+    guest.run(f"test -s /var/lib/vastsky/manager.db && test -s {SETTING}")
+    assert guest.run("systemctl is-active vastskyd", check=False).exit != 0
+
+
+def test_purging_leaves_nothing_but_what_is_on_the_disks(
+    guest: Guest, debs: tuple[Path, ...]
+) -> None:
+    files = " ".join(f"/root/{deb.name}" for deb in debs)
+    guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i {files}", timeout_s=120)
+    guest.run("truncate -s 256M /root/disk.img")
+    disk = guest.run("losetup --find --show /root/disk.img").stdout.strip()
+    offered = f"until vastskyctl disk list --all | grep -qw {disk}; do sleep 1; done"
+    guest.run(f"{offered}; vastskyctl disk enrol {disk}", timeout_s=120)
+    guest.run("systemctl stop vastskyd && sync", timeout_s=60)
+    written = guest.run("sha256sum /root/disk.img", timeout_s=60).stdout
+    guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg --purge {NAMES}", timeout_s=120)
+    assert guest.run("sha256sum /root/disk.img", timeout_s=60).stdout == written
     left = guest.run(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /root \\) -prune -o"
         " -iname '*vastsky*' -not -path '*vastsky-lab*' -print",

@@ -65,7 +65,7 @@ class ChildSystemd:
 
 
 def _exec_start() -> str:
-    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser = configparser.ConfigParser(interpolation=None, strict=False)  # units repeat keys
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(UNIT)
     return parser["Service"]["ExecStart"]

@@ -3,7 +3,7 @@
 import pytest
 
 from vastskyd.core.errors import DeviceError
-from vastskyd.kernel.disk_links import best
+from vastskyd.kernel.disk_links import best_first
 from vastskyd.kernel.disks import describe_signatures
 from vastskyd.kernel.md import mdadm_uuid
 from vastskyd.kernel.md_sysfs import member_state, sync_progress
@@ -59,7 +59,7 @@ def test_the_telling_link_is_preferred() -> None:
         "/dev/disk/by-id/nvme-eui.00",
         "/dev/disk/by-id/nvme-QEMU_1",
     ]
-    assert best(links) == "/dev/disk/by-id/nvme-QEMU_1"
+    assert best_first(links)[0] == "/dev/disk/by-id/nvme-QEMU_1"
 
 
 def test_names_of_a_certificate() -> None:

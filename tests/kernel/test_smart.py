@@ -1,5 +1,6 @@
 """What is asked of smartctl, and that any of its exit statuses is an answer."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,11 @@ async def test_a_disk_is_asked(
         assert "--nocheck=standby" in argv
         assert timeout_s == TIMEOUT_S
         assert status in ok
-        return Outcome(tuple(argv), status, (OUTPUTS / f"{name}.json").read_text(), "")
+        said = (OUTPUTS / f"{name}.json").read_text()
+        assert [*argv[:-1], "/dev/disk"] == json.loads(said)["smartctl"]["argv"], (
+            "else it lacks some"
+        )
+        return Outcome(tuple(argv), status, said, "")
 
     monkeypatch.setattr(process, "run", answer)
     reading = await LinuxSmart().read(DISK)

@@ -91,9 +91,12 @@ def do_get(arguments: Arguments) -> int:
 
 
 def do_install(arguments: Arguments) -> int:
-    """Install a built Debian package on all hosts, or on some."""
-    order = {"op": "install", "deb": str(arguments.deb.resolve()), "hosts": arguments.host}
-    server.ask(arguments.name, order)
+    """Install built Debian packages on all hosts, or on some."""
+    debs = [str(Path(word).resolve()) for word in arguments.words if word.endswith(".deb")]
+    if not debs:
+        raise LabError("which packages? Name at least one file that ends in .deb")
+    hosts = [word for word in arguments.words if not word.endswith(".deb")]
+    server.ask(arguments.name, {"op": "install", "debs": debs, "hosts": hosts})
     return 0
 
 
@@ -241,7 +244,9 @@ def parser() -> argparse.ArgumentParser:
         made = command(name, do, do.__doc__ or "")
         made.add_argument("--hosts", default=server.DEFAULT_HOSTS, help="NAME[:DISKS[xMIB]],…")
         made.add_argument("--memory", type=int, default=DEFAULT_MEMORY_MIB, help="MiB of a host")
-        made.add_argument("--deb", type=Path, action="append", default=[], help="install it")
+        made.add_argument(
+            "--deb", type=Path, nargs="+", action="extend", default=[], help="install"
+        )
     command("list", do_list, "show the hosts")
     made = command("run", do_run, "run a command in a host", "host")
     made.add_argument("--timeout", type=float, default=60, help="seconds")
@@ -249,9 +254,8 @@ def parser() -> argparse.ArgumentParser:
     command("ssh", do_ssh, "open a shell in a host; Ctrl-] leaves it", "host")
     command("put", do_put, "copy a file into a host, or into `all`", "host", "source", "target")
     command("get", do_get, "copy a file out of a host", "host", "source", "target")
-    made = command("install", do_install, "install a Debian package on all hosts or some")
-    made.add_argument("deb", type=Path)
-    made.add_argument("host", nargs="*")
+    made = command("install", do_install, "install Debian packages on all hosts or some")
+    made.add_argument("words", nargs="+", metavar="X.deb|HOST")
     command("kill", act("kill"), "cut the power of a host", "host")
     command("poweron", act("power_on"), "boot a host from its disks", "host")
     command("reboot", act("reboot"), "reboot a host in good order", "host")

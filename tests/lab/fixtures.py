@@ -18,6 +18,9 @@ from .host import LabError, say
 from .lab import ACTIVE, Lab
 from .template import DEFAULT_MEMORY_MIB, ensure_template
 
+PASSED = pytest.StashKey[bool]()
+"""Of a test: whether its body came to a good end; for fixtures that clean up after it."""
+
 Hosts = Mapping[str, Sequence[Disk]] | Iterable[str]
 
 
@@ -83,6 +86,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """When a test fails, keep the journals of the labs that are up."""
     report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
     if report.failed and ACTIVE:
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", item.nodeid)[-120:]
         for number, lab in enumerate(list(ACTIVE)):

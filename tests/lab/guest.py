@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 
 from .disks import Disk, DiskBay
 from .emulator import Emulator, Machine, command_line
-from .host import SPAWNER, LabError
+from .host import SPAWNER, LabError, say
 from .lines import Agent, ClosedError, Monitor, connect_socket
 from .network import NETWORKS, Segments, address, mac, network_index
 
 PIECE = 256 << 10
 AGENT_SLACK_S = 20
 BOOT_LIMIT_S = 180
+# Seen once, emulated, after "Failed to fork off sandboxing environment for executing generators:
+# Protocol error".
+FROZEN = "systemd[1]: Freezing execution"
 
 __all__ = ["CommandError", "Disk", "Guest", "Result"]
 
@@ -35,6 +38,10 @@ class Result:
     stderr: str
     timed_out: bool = False
     duration: float = 0.0
+
+
+class FrozenError(LabError):
+    """The guest's systemd froze at boot."""
 
 
 class CommandError(LabError):
@@ -59,6 +66,7 @@ class Guest(DiskBay):
         self._emulator = emulator
         self._segments = segments
         self._process: subprocess.Popen[bytes] | None = None
+        self._frozen_before = 0
         self._agent: Agent | None = None
         self._monitor: Monitor | None = None
         self._cut: set[str] = set()
@@ -93,6 +101,7 @@ class Guest(DiskBay):
         disks = tuple(self._plug_of(name) for name in self._plugged) if not incoming else ()
         machine = replace(self.machine, incoming=incoming, disks=disks)
         argv = [*self._segments.prefix, *command_line(self._emulator, machine)]
+        self._frozen_before = self.console().count(FROZEN)
         log = self.folder / "qemu.log"
         self._process = SPAWNER.start(argv, log, self._emulator.environment)
         try:
@@ -113,6 +122,9 @@ class Guest(DiskBay):
             except ClosedError as error:
                 raise LabError(f"{self.name}: QEMU ended\n{self.last_words()}") from error
             except LabError as error:
+                if self._is_frozen():
+                    agent.close()
+                    raise FrozenError(f"{self.name}: {FROZEN}\n{self.last_words()}") from error
                 if time.monotonic() > end:
                     agent.close()
                     text = f"{self.name}: no agent within {timeout_s:.0f} s"
@@ -138,12 +150,23 @@ class Guest(DiskBay):
             raise LabError(f"{self.name} is running")
         self.machine = replace(self.machine, memory_file=None)
         self._forget_bad()
+        try:
+            self._boot(timeout_s)
+        except FrozenError:
+            say(f"{self.name}: its systemd froze at boot: once more")
+            self.kill()
+            self._boot(timeout_s)
+        self.set_clock(time.time())
+        self.wait_disks(timeout_s)
+
+    def _boot(self, timeout_s: float) -> None:
         self.start(incoming=False)
         for network in self._cut:
             self._set_link(network, up=False)
         self.connect_agent(timeout_s)
-        self.set_clock(time.time())
-        self.wait_disks(timeout_s)
+
+    def _is_frozen(self) -> bool:
+        return self.console().count(FROZEN) > self._frozen_before
 
     def reboot(self, timeout_s: float = BOOT_LIMIT_S) -> None:
         """Reboot in good order and wait for the agent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from .host import run_host
@@ -14,7 +15,7 @@ PACKAGE_NAMES = """
     kmod procps e2fsprogs util-linux python3 python3-msgspec python3-dbus-next python3-pyroute2
     python3-click python3-rich python3-cryptography python3-systemd python3-pyudev mdadm dmsetup
     qemu-utils smartmontools nvme-cli open-iscsi polkitd fio strace openssl libkmod2 nftables
-    netcat-openbsd less busybox-static
+    netcat-openbsd less busybox-static lvm2 multipath-tools kpartx udisks2 fdisk
 """
 PACKAGES = PACKAGE_NAMES.split()
 
@@ -39,9 +40,19 @@ MASKED_NAMES = """
     systemd-initctl.socket systemd-bsod.service systemd-network-generator.service
     initrd-cleanup.service systemd-hostnamed.socket systemd-boot-random-seed.service
     modprobe@efi_pstore.service
+    multipathd.service multipathd.socket multipathd-queueing.service
+    lvm2-monitor.service lvm2-lvmpolld.socket lvm2-lvmpolld.service blk-availability.service
+    lvm-devices-import.path lvm-devices-import.service dm-event.socket dm-event.service
+    udisks2.service
 """
 MASKED = MASKED_NAMES.split()
 """Units that cost time at boot and change nothing for what is tested."""
+
+MASKED_RULES = [
+    "55-scsi-sg3_id.rules", "56-lvm.rules", "58-scsi-sg3_symlink.rules", "60-multipath.rules",
+    "68-del-part-nodes.rules", "69-lvm.rules", "80-udisks2.rules",
+]  # fmt: skip
+"""As are the units of LVM and multipathd above: tests that are about them unmask both."""
 
 NET_SCRIPT = """\
 #!/bin/sh
@@ -149,21 +160,33 @@ def add_lab_files(root: Path) -> None:
     agent = Path(__file__).with_name("agent.py").read_bytes()
     write_file(root, "/usr/local/lib/vastsky-lab/agent.py", agent)
     write_file(root, "/usr/local/lib/vastsky-lab/net", NET_SCRIPT, 0o755)
+    mask(root, MASKED)
+    want(root, "multi-user.target", "vastsky-lab-net.service")
+    want(root, "network-online.target", "vastsky-lab-net.service")
+    want(root, "sysinit.target", "vastsky-lab-agent.service")
+
+
+def mask(root: Path, units: Iterable[str]) -> None:
+    """What is not to start; and it boots without a desktop."""
     system = root / "etc/systemd/system"
-    for unit in MASKED:
+    for unit in units:
         link = system / unit
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
-    for wants, unit in [
-        ("multi-user.target.wants", "vastsky-lab-net.service"),
-        ("network-online.target.wants", "vastsky-lab-net.service"),
-        ("sysinit.target.wants", "vastsky-lab-agent.service"),
-    ]:
-        (system / wants).mkdir(exist_ok=True)
-        (system / wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
+    rules = root / "etc/udev/rules.d"
+    rules.mkdir(parents=True, exist_ok=True)
+    for name in MASKED_RULES:
+        (rules / name).symlink_to("/dev/null")
     default = system / "default.target"
     default.unlink(missing_ok=True)
     default.symlink_to("/usr/lib/systemd/system/multi-user.target")
+
+
+def want(root: Path, target: str, unit: str) -> None:
+    """A unit of our own that is to start."""
+    wants = root / f"etc/systemd/system/{target}.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
 
 
 def unpack_modules(root: Path, release: str) -> None:

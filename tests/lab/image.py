@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +43,9 @@ class Image:
     release: str
 
 
-def build_root(work: Path) -> None:
+def build_root(work: Path, packages: Sequence[str]) -> None:
     """Unpack and configure Debian's packages."""
-    packages = ",".join(guestroot.PACKAGES)
-    argv = ["mmdebstrap", "--variant=minbase", "--quiet", f"--include={packages}"]
+    argv = ["mmdebstrap", "--variant=minbase", "--quiet", f"--include={','.join(packages)}"]
     argv += [
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
@@ -88,16 +88,21 @@ def make_initrd(root: Path, release: str) -> bytes:
     return b"".join(cpio_entry(i, *entry) for i, entry in enumerate(entries, 1))
 
 
-def build_golden(base: Path, work: Path) -> None:
-    """Make the golden disk, the kernel and the initrd out of the unpacked root."""
+def copy_root(base: Path, work: Path) -> str:
+    """A copy of the unpacked root to change, and beside it the kernel and the initrd that boot it;
+    gives the kernel's release."""
     root = work / "root"
     run_host(["cp", "-a", "--reflink=auto", base, root], timeout_s=300)
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     release = kernel.name.removeprefix("vmlinuz-")
     guestroot.unpack_modules(root, release)
-    guestroot.add_lab_files(root)
     (work / "vmlinux").write_bytes(carve_kernel(kernel.read_bytes()))
     (work / "initrd").write_bytes(make_initrd(root, release))
+    return release
+
+
+def make_disk(root: Path, disk: Path) -> None:
+    """A disk with this root, which is used up."""
     shutil.rmtree(root / "boot")
     (root / "boot").mkdir()
     for name in guestroot.DROPPED:
@@ -107,31 +112,49 @@ def build_golden(base: Path, work: Path) -> None:
             path.mkdir()
         else:
             path.unlink(missing_ok=True)
-    golden = work / "golden.ext4"
-    subprocess.run(["truncate", "-s", f"{ROOT_MIB}M", golden], check=True)
+    subprocess.run(["truncate", "-s", f"{ROOT_MIB}M", disk], check=True)
     features = "^metadata_csum,^64bit"
     make = ["mke2fs", "-q", "-t", "ext4", "-O", features, "-J", "size=16", "-m", "0"]
-    run_host([*make, "-d", root, golden], timeout_s=300)
+    run_host([*make, "-d", root, disk], timeout_s=300)
     shutil.rmtree(root)
+
+
+def build_golden(base: Path, work: Path) -> None:
+    """Make the golden disk, the kernel and the initrd out of the unpacked root."""
+    release = copy_root(base, work)
+    guestroot.add_lab_files(work / "root")
+    make_disk(work / "root", work / "golden.ext4")
     write_json(work / "image.json", {"release": release})
 
 
 def ensure_image() -> Image:
     """The image for this version of the lab; built when it is not in the cache."""
     here = Path(__file__).parent
-    root_key = digest(guestroot.SUITE, guestroot.MIRROR, " ".join(guestroot.PACKAGES))
-    key = digest(root_key, here / "agent.py", here / "guestroot.py", here / "image.py")
+    key = digest(root_key(), here / "agent.py", here / "guestroot.py", here / "image.py")
     golden = build_once(
         "golden",
         key,
         "building guest image (about 20 s)",
-        lambda work: build_golden(ensure_root(root_key) / "root", work),
+        lambda work: build_golden(ensure_root(), work),
     )
     release = str(read_json(golden / "image.json")["release"])
     return Image(key, golden / "vmlinux", golden / "initrd", golden / "golden.ext4", release)
 
 
-def ensure_root(key: str) -> Path:
-    """The unpacked packages; downloaded when they are not in the cache."""
-    text = "installing Debian 13 for the guests (about 60 s, once)"
-    return build_once("root", key, text, build_root)
+def root_key(more: Sequence[str] = ()) -> str:
+    """Names the packages that a root is made of."""
+    packages = " ".join([*guestroot.PACKAGES, *more])
+    return digest(guestroot.SUITE, guestroot.MIRROR, packages)
+
+
+def ensure_root(more: Sequence[str] = ()) -> Path:
+    """The tree of the unpacked packages, with more of them if need be; downloaded when they are
+    not in the cache."""
+    packages = [*guestroot.PACKAGES, *more]
+    final = build_once(
+        "root",
+        root_key(more),
+        "installing Debian 13 for the guests (about 60 s, once)",
+        lambda work: build_root(work, packages),
+    )
+    return final / "root"

@@ -183,20 +183,21 @@ class Lab:
         """Run a command on all hosts."""
         return self.each(lambda guest: guest.run(command, timeout_s, check))
 
-    def install(self, deb: Path, names: Iterable[str] = ()) -> None:
-        """Install a built Debian package on all hosts."""
+    def install(self, debs: Sequence[Path], names: Iterable[str] = ()) -> None:
+        """Install built Debian packages on all hosts."""
         begun = time.monotonic()
-        data = deb.read_bytes()
+        data = {f"/root/{deb.name}": deb.read_bytes() for deb in debs}
 
         def install_on(guest: Guest) -> None:
-            path = f"/root/{deb.name}"
-            guest.put(path, data)
+            for path, content in data.items():
+                guest.put(path, content)
             env = "DEBIAN_FRONTEND=noninteractive"
-            guest.run(f"{env} dpkg -i {path} && sync", timeout_s=120)
+            guest.run(f"{env} dpkg -i {' '.join(data)} && sync", timeout_s=120)
 
         self.each(install_on, names)
-        size = len(data) / 1024
-        say(f"{deb.name} ({size:.0f} KiB) installed in {time.monotonic() - begun:.1f} s")
+        size = sum(len(content) for content in data.values()) / 1024
+        called = " ".join(deb.name for deb in debs)
+        say(f"{called} ({size:.0f} KiB) installed in {time.monotonic() - begun:.1f} s")
 
     def collect(self, target: Path) -> None:
         """Write what is left of each host to a folder: journal, kernel log, console."""

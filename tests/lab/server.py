@@ -115,7 +115,7 @@ class Server:
         return {}
 
     def _install(self, order: Message) -> Message:
-        self.lab.install(Path(order["deb"]), order["hosts"])
+        self.lab.install([Path(deb) for deb in order["debs"]], order["hosts"])
         return {}
 
     def _shell(self, order: Message) -> Message:

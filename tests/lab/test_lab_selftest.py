@@ -13,6 +13,7 @@ from .fixtures import LabFactory
 from .guest import CommandError, Guest
 from .host import LabError, run_host
 from .lab import Lab
+from .lines import Agent
 from .server import parse_hosts
 
 pytestmark = pytest.mark.lab
@@ -190,6 +191,35 @@ def test_power_cut_and_return(lab: Lab) -> None:
     assert "on-disk" in guest.run(f"head -c 7 {link}").stdout
     assert reaches(lab["head1"], "store2")
     assert reaches(guest, "head1-b")
+
+
+def test_a_host_whose_systemd_freezes_at_boot_is_booted_once_more(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is the emulator's doing, and no test's. Twice in a row it is somebody's."""
+    guest = lab["store2"]
+    guest.kill()
+    monkeypatch.setattr("tests.lab.guest.FROZEN", "NOTICE: frozen")
+    connect, tries = guest.connect_agent, []
+
+    def freezes(timeout_s: float) -> Agent:
+        tries.append(timeout_s)
+        if len(tries) in frozen:
+            with (guest.folder / "console.log").open("a") as console:
+                console.write("NOTICE: frozen\n")
+        return connect(timeout_s)
+
+    monkeypatch.setattr(guest, "connect_agent", freezes)
+    frozen = {1}
+    guest.power_on()
+    assert len(tries) == 2
+    assert guest.run("true").exit == 0
+    guest.kill()
+    frozen = {3, 4}
+    with pytest.raises(LabError, match="frozen"):
+        guest.power_on()
+    guest.kill()
+    guest.power_on()
 
 
 def test_reboot_in_good_order(lab: Lab) -> None:

@@ -4,20 +4,28 @@ disks that have something on them."""
 from tests.mutants.mutant import mutant
 
 _STORAGE = "vastskyd/roles/storage.py"
+_WIPING = "vastskyd/roles/wipes.py"
+_WISHES = "vastskyd/core/wishes.py"
 _TURN = "vastskyd/core/turn.py"
 _DISKS = "vastskyd/kernel/disks.py"
+_PLACEMENT = "vastskyd/core/placement.py"
 
 _ROLE = "tests/sim/test_storage_role.py"
 _FOREIGN = "tests/sim/test_foreign_disks.py"
 _WIPES = "tests/sim/test_wipes.py"
+_AUTO = "tests/sim/test_auto_enroll.py"
+_MEMBERS = "vastskyd/roles/members.py"
+_OFFERS = "vastskyd/core/offers.py"
 _LIFE = "tests/sim/test_cluster.py"
+_SINGLE = "tests/sim/test_single.py"
+_GUARDS = "tests/core/test_guards.py::test_what_a_volume_carries_stands_on_nothing_below_it"
 
 MUTANTS = (
     # --- wipes -----------------------------------------------------------------------------
     mutant(
         "wipe-not-before-use",
         "an extent is given to a volume with what was on it",
-        _STORAGE,
+        _WIPING,
         (
             "needed = record.state is ExtentRecordState.WIPING or spec.wipe_first",
             "needed = record.state is ExtentRecordState.WIPING",
@@ -27,7 +35,7 @@ MUTANTS = (
     mutant(
         "wipe-not-after-release",
         "a released extent is forgotten with what was on it",
-        _STORAGE,
+        _WIPING,
         (
             "needed = record.state is ExtentRecordState.WIPING or spec.wipe_first",
             "needed = record.state is not ExtentRecordState.WIPING and spec.wipe_first",
@@ -37,10 +45,10 @@ MUTANTS = (
     mutant(
         "wipe-not-to-its-end",
         "an extent is ready after the first part of its wipe",
-        _STORAGE,
+        _WIPING,
         (
-            "while needed and self._wipes[extent].done_bytes < record.length_bytes:",
-            "while needed and self._wipes[extent].done_bytes == 0:",
+            "while needed and self._running[extent].done_bytes < record.length_bytes:",
+            "while needed and self._running[extent].done_bytes == 0:",
         ),
         f"{_WIPES}::test_a_long_extent_is_wiped_to_its_end",
     ),
@@ -57,7 +65,7 @@ MUTANTS = (
     mutant(
         "wipe-described-ready-too-soon",
         "the disk says that an extent is ready before it is wiped",
-        _STORAGE,
+        _WISHES,
         (
             "state = ExtentRecordState.PREPARING if record is None else record.state",
             "state = ExtentRecordState.READY if record is None else record.state",
@@ -98,6 +106,67 @@ MUTANTS = (
         ("    if not extent.wipe_first:\n", "    if extent.length_bytes:\n"),
         f"{_LIFE}::test_no_range_is_taken_for_zeros_that_was_not_wiped",
     ),
+    mutant(
+        "foreign-loop-device-goes-on",
+        "what has the name of a disk of ours is taken for it, though it is another file",
+        "vastskyd/roles/members.py",
+        ("if block is not None and block.file == member.file:", "if block is not None:"),
+        f"{_SINGLE}::test_a_loop_device_that_changed_hands_is_not_written_to",
+    ),
+    # --- copies apart ----------------------------------------------------------------------
+    mutant(
+        "apart-hosts-are-shared",
+        "two copies are placed on one host where hosts are to be different",
+        _PLACEMENT,
+        (
+            "            return self.node != other.node\n",
+            "            return self.disk != other.disk\n",
+        ),
+        "tests/core/test_placement.py::test_a_placed_volume",
+    ),
+    mutant(
+        "apart-partitions-are-disks",
+        "two copies are placed on two partitions of one drive",
+        _PLACEMENT,
+        ("excused = self.is_file or other.is_file", "excused = self.disk != other.disk"),
+        "tests/core/test_placement.py::test_two_partitions_of_one_drive_do_not_hold_two_copies",
+    ),
+    mutant(
+        "apart-any-leg-leaves",
+        "of copies that move apart one leaves that did not share a host",
+        "vastskyd/core/evacuating.py",
+        ("max(in_sync, key=lambda leg: _without(turn, in_sync, leg))", "in_sync[-1]"),
+        f"{_SINGLE}::test_growing_moves_the_copies_apart_and_then_a_host_may_go",
+    ),
+    mutant(
+        "apart-moves-for-nothing",
+        "copies move though they are no further apart afterwards",
+        "vastskyd/core/evacuating.py",
+        ("default=(0, 0)) > spread(there)", "default=(0, 0)) >= spread(there)"),
+        f"{_SINGLE}::test_copies_never_move_twice",
+    ),
+    # --- what a volume carries is found on the volume only ---------------------------------
+    mutant(
+        "guard-none",
+        "what a volume carries begins and ends where its arrays do",
+        "vastskyd/core/guards.py",
+        ("GUARD_BYTES = MIB", "GUARD_BYTES = 0"),
+        _GUARDS,
+    ),
+    mutant(
+        "guard-only-behind",
+        "what a volume carries begins where its arrays do",
+        "vastskyd/core/layout.py",
+        ("parts.append((device, GUARD_BYTES, ", "parts.append((device, 0, "),
+        _GUARDS,
+    ),
+    mutant(
+        "guard-only-before",
+        "what a volume carries ends where its arrays do",
+        "vastskyd/core/guards.py",
+        ("return GUARD_BYTES + data_bytes + GUARD_BYTES", "return GUARD_BYTES + data_bytes"),
+        _GUARDS,
+    ),
     # --- foreign disks ---------------------------------------------------------------------
     mutant(
         "foreign-manager-asks-nothing",
@@ -118,7 +187,7 @@ MUTANTS = (
         "a storage host takes a disk by what it saw there some time ago",
         "vastskyd/roles/members.py",
         (
-            "        await self.rescan()  # it may have been used since\n",
+            "        await self.rescan(step)  # it may have been used since\n",
             "",
         ),
         f"{_FOREIGN}::test_what_came_on_the_disk_after_the_manager_looked_is_kept",
@@ -146,5 +215,40 @@ MUTANTS = (
             "case Current() if found.description.cluster:",
         ),
         f"{_ROLE}::test_a_disk_of_another_cluster_is_refused",
+    ),
+    # --- disks that nobody asked for ---------------------------------------------------------
+    mutant(
+        "auto-not-looked-at",
+        "a disk that nobody asked for is taken with data on it that no signature tells of",
+        _MEMBERS,
+        ("if spec.unasked and (left :=", "if False and (left :="),
+        f"{_AUTO}::test_what_no_signature_tells_of_is_not_touched_either",
+    ),
+    mutant(
+        "auto-not-said",
+        "a host is not told that nobody asked for a disk",
+        "vastskyd/core/orders.py",
+        ("unasked=enrol and unasked_job(turn, disk) is not None,", "unasked=False,"),
+        f"{_AUTO}::test_what_no_signature_tells_of_is_not_touched_either",
+    ),
+    mutant(
+        "auto-retired",
+        "a disk that was retired is taken in again by itself",
+        _OFFERS,
+        (
+            "for retired in turn.draft.retired.values():\n        if _same(",
+            "for retired in ():\n        if _same(",
+        ),
+        f"{_AUTO}::test_a_retired_disk_is_not_taken_in_again",
+    ),
+    mutant(
+        "auto-for-ever",
+        "a disk that was refused is tried for ever",
+        _OFFERS,
+        (
+            "if known is not None and known.tries >= TRIES_MAX:",
+            "if known is not None and known.tries < 0:",
+        ),
+        f"{_AUTO}::test_what_no_signature_tells_of_is_not_touched_either",
     ),
 )

@@ -4,6 +4,7 @@ was lost."""
 from tests.mutants.mutant import mutant
 
 _STORAGE = "vastskyd/roles/storage.py"
+_WISHES = "vastskyd/core/wishes.py"
 _MOVING = "vastskyd/core/moving.py"
 _PLAN = "vastskyd/core/plan.py"
 _LAYOUT = "vastskyd/core/layout.py"
@@ -33,7 +34,7 @@ MUTANTS = (
     mutant(
         "epoch-goes-down",
         "a document that is out of date lowers the epoch on the disk",
-        _STORAGE,
+        _WISHES,
         ("spec.epoch if record is None else max(record.epoch, spec.epoch)", "spec.epoch"),
         f"{_ROLE}::test_an_epoch_that_is_over_is_served_no_more",
     ),
@@ -50,7 +51,7 @@ MUTANTS = (
     mutant(
         "epoch-not-described",
         "the description never learns of a higher epoch",
-        _STORAGE,
+        _WISHES,
         (
             "spec.epoch if record is None else max(record.epoch, spec.epoch)",
             "spec.epoch if record is None else record.epoch",
@@ -75,7 +76,7 @@ MUTANTS = (
         "epoch-nothing-shed",
         "exports that no document wants are not removed",
         _STORAGE,
-        ("        await self._shed_exports(document)\n", ""),
+        ("        await self._shed_exports(document, step)\n", ""),
         f"{_ROLE}::test_what_was_served_is_removed_when_it_is_over",
     ),
     mutant(
@@ -127,7 +128,7 @@ MUTANTS = (
         _MOVING,
         (
             "export_key=turn.new_token(_EXPORT_KEY_DIGITS)",
-            'export_key=old.export_key if old else "k"',
+            'export_key=volume.attachment.export_key if volume.attachment else "k"',
         ),
         f"{_MOVES}::test_a_move_raises_the_epoch_and_fences_first",
     ),
@@ -198,16 +199,16 @@ MUTANTS = (
         "fence-writers-end-late",
         "all legs are broken before the writers are ended",
         _LAYOUT,
-        ("for leg in used if _works(leg)]", "for leg in used]"),
+        ("for leg in used if sight.works(leg)]", "for leg in used]"),
         f"{_AT_HEAD}::test_writers_end_before_what_is_held_fails",
     ),
     mutant(
         "fence-what-is-held-first",
         "legs that hold are broken before those that work: md goes on with these alone",
-        _LAYOUT,
+        "vastskyd/core/sight.py",
         (
-            "return bool(set(leg.paths) - leg.failed)",
-            "return not bool(set(leg.paths) - leg.failed)",
+            "return not self._alive.isdisjoint(set(leg.paths) - leg.failed)",
+            "return self._alive.isdisjoint(set(leg.paths) - leg.failed)",
         ),
         f"{_AT_HEAD}::test_writers_end_before_what_is_held_fails",
     ),
@@ -306,7 +307,7 @@ MUTANTS = (
         "failover-by-a-new-manager",
         "a manager that has just started takes silence for death",
         _MOVING,
-        ("        if not facts.seen:\n", "        if facts.online:\n"),
+        ("    if turn.facts[head].seen:\n", "    if head:\n"),
         f"{_MOVES}::test_a_manager_that_starts_takes_no_silence_for_death",
         f"{_FAILOVER}::test_a_manager_that_starts_takes_no_silence_for_death",
     ),

@@ -47,6 +47,30 @@ MUTANTS = (
         "tests/core/test_layout_moves.py::test_letting_go_leaves_as_many_as_there_are_to_be",
     ),
     mutant(
+        "quorum-cut-off-leg-gets-a-path",
+        "a leg that was let go of is given a path before md has heard that it is out",
+        _LAYOUT,
+        (
+            "return array.members[device].faulty or device in sight.cut_off(array)",
+            "return array.members[device].faulty",
+        ),
+        f"{_AT_HEAD}::test_what_was_let_go_of_gets_no_path_before_md_has_heard_of_it",
+    ),
+    mutant(
+        "quorum-let-go-of-and-still-counted",
+        "a leg that was let go of counts as one that takes writes until md has been told",
+        "vastskyd/core/sight.py",
+        ("member.faulty or member.device in cut_off:", "member.faulty:"),
+        f"{_AT_HEAD}::test_md_is_not_told_of_a_leg_while_it_waits_for_another",
+    ),
+    mutant(
+        "quorum-let-go-of-and-still-used",
+        "a leg that works is let go of, and takes writes until md can be told",
+        _LAYOUT,
+        ("elif sight.works(seen):", "elif False:"),
+        f"{_AT_HEAD}::test_a_leg_that_works_gets_errors_if_md_cannot_be_told",
+    ),
+    mutant(
         "quorum-joining-does-not-count",
         "a head goes on by the committed set alone, whatever legs are joining it",
         _LAYOUT,
@@ -310,7 +334,7 @@ MUTANTS = (
         "overtaken-report",
         "the manager goes back to a report that a later one overtook",
         _MANAGER,
-        ("and report.sequence <= last.sequence:", "and report.sequence < 0:"),
+        ("and report.sequence <= number:", "and report.sequence < 0:"),
         f"{_OVERTAKEN}::test_a_report_that_a_later_one_overtook_is_dropped",
     ),
     mutant(

@@ -95,6 +95,11 @@ class Accidents:
                 media.smart = WELL
         self.world.heal()
 
+    def end_absences(self) -> None:
+        """Daemons that were away when all ended start now, however long they were to be."""
+        for name in self.world.hosts:
+            self.world.start_again(name)
+
     def come_home(self) -> None:
         """Disks that were out of their hosts, or in others, when all ended."""
         for home, media in self.homes.values():
@@ -281,12 +286,13 @@ class Accidents:
         home.pull(media.serial)
         await self._lasts(900)
         other = to(home)
-        other.insert(media)
+        self.world.move_disk(media, other.name)
         if other is not home:
             await self._lasts()
-            other.pull(media.serial)
-            await asyncio.sleep(self.rng.uniform(0.1, 5))
-            home.insert(media)
+            if media in other.media:  # else it died there, and an administrator has replaced it
+                other.pull(media.serial)
+                await asyncio.sleep(self.rng.uniform(0.1, 5))
+                home.insert(media)
         del self.homes[media.serial]
 
     async def foreign_disk(self) -> None:
@@ -300,7 +306,7 @@ class Accidents:
             home.pull(media.serial)
             other = self._new_media("foreign", self.rng.choice(FOREIGN))
             other.data = dict.fromkeys(range(other.size_bytes // MIB), -1)
-            self.foreign.append((other, repr(other)))
+            self.foreign.append((other, _content(other)))
             await asyncio.sleep(self.rng.uniform(0, 20))
             home.insert(other)
             await self._lasts(900)
@@ -359,8 +365,13 @@ class Accidents:
 
     def check_foreign(self) -> None:
         for media, before in self.foreign:
-            if repr(media) != before:
+            if _content(media) != before:
                 raise AssertionError(f"{media.serial} was nobody's, and was written to")
+
+
+def _content(media: FakeMedia) -> str:
+    """What is on it: it may have died since."""
+    return repr((media.data, media.meta, media.slots, media.found))
 
 
 KINDS: dict[str, Callable[[Accidents], Awaitable[None]]] = {

@@ -7,9 +7,11 @@ superblock, its bitmap) is a value in a grain too, so that it takes the same way
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeVar
+
+import msgspec
 
 from tests.sim.contents import Contents
 from tests.sim.loop import Signal, context_of
@@ -23,6 +25,10 @@ CALL_TIMEOUT_S = 10.0
 
 class IoError(Exception):
     """EIO."""
+
+
+class CallTimeoutError(DeviceError):
+    """The kernel is not done; it goes on."""
 
 
 class PowerLostError(Exception):
@@ -44,8 +50,7 @@ class Patch:
     apply: Callable[[int], int]
 
 
-@dataclass(frozen=True)
-class Bio:
+class Bio(msgspec.Struct, frozen=True):
     """One read or write of one grain; `value` is what to write: a number, or a Patch."""
 
     op: Op
@@ -53,7 +58,7 @@ class Bio:
     value: object = None
 
     def at(self, grain: int) -> "Bio":
-        return replace(self, grain=grain)
+        return Bio(self.op, grain, self.value)
 
 
 def grains(size_bytes: int) -> int:
@@ -117,6 +122,7 @@ class KernelState:
         self.changes = 0
         self.changed = Signal()
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._context = context_of(host)
 
     def notify(self) -> None:
         self.changes += 1
@@ -142,8 +148,7 @@ class KernelState:
         if self.dead:
             coro.close()
             raise asyncio.CancelledError
-        create = asyncio.get_running_loop().create_task
-        task: asyncio.Task[T] = context_of(self.host).run(create, coro)
+        task = asyncio.get_running_loop().create_task(coro, context=self._context)
         self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
@@ -160,11 +165,16 @@ class KernelState:
         caller does not wait for ever. Raises DeviceError for EIO and after `timeout_s`. A process
         that takes longer is killed, wherever it is."""
         task = self.spawn(coro)
-        done, _ = await asyncio.wait((task,), timeout=timeout_s)
+        try:
+            done, _ = await asyncio.wait((task,), timeout=timeout_s)
+        except asyncio.CancelledError:
+            if a_process:  # it goes with the unit that started it
+                task.cancel()
+            raise
         if not done:
             if a_process:
                 task.cancel()
-            raise DeviceError(f"{self.host}: {what}: not done within {timeout_s:g} s")
+            raise CallTimeoutError(f"{self.host}: {what}: not done within {timeout_s:g} s")
         if task.cancelled():
             raise PowerLostError(self.host)
         try:

@@ -6,9 +6,12 @@ manager is away, as a person would.
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import msgspec
 
 from tests.sim.blocks import IoError, PowerLostError
 from tests.sim.fake_array import FakeArray
@@ -20,10 +23,13 @@ from tests.sim.loop import EPOCH_S
 from tests.sim.world import DaemonPorts, World
 from vastskyd.core import answers, api
 from vastskyd.core.errors import ExistsError, NotFoundError, UnreachableError, VastskyError
+from vastskyd.core.guards import GUARD_BYTES
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId
 from vastskyd.core.model import (
+    Apart,
     AttachmentState,
     Cluster,
+    Extent,
     Generation,
     Job,
     JobState,
@@ -36,7 +42,7 @@ from vastskyd.core.model import (
 from vastskyd.core.names import parse_extent_uuid
 from vastskyd.core.state import ClusterState, Draft, load
 from vastskyd.core.turn import Policy
-from vastskyd.core.units import MIB
+from vastskyd.core.units import GRAIN_BYTES, MD_DATA_OFFSET_BYTES, MIB
 from vastskyd.ondisk.slots import Current, choose
 from vastskyd.roles.joining import EXPORT_PORT_FIRST
 from vastskyd.roles.member import Member, Ports, Tuning
@@ -86,14 +92,26 @@ RACKED: Shape = {
 RACKS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b", "c1": "c"}
 
 
-class NoIssuer:
-    """roles.joining.Issuer of a cluster that lets nobody in."""
+# All roles on one host.
+ALONE: Shape = {"n1": ((Role.MANAGER, Role.STORAGE, Role.HEAD), 3)}
+# It got company: of three copies it has two.
+UNEVEN: Shape = ALONE | {"n2": ((Role.STORAGE, Role.HEAD), 2)}
+
+
+def kept_apart(seed: int, shape: Shape) -> tuple[Shape, Apart]:
+    """Of some seeds the cluster is one that began with a single host."""
+    began_alone = random.Random(f"{seed}:apart").random() < 0.3
+    return (UNEVEN, Apart.DISK) if began_alone else (shape, Apart.HOST)
+
+
+class OpenIssuer:
+    """roles.joining.Issuer without cryptography: the secret is the token."""
 
     def issue(self, csr_pem: str, node: NodeId, addresses: tuple[str, ...]) -> str:
-        raise NotImplementedError
+        return f"certificate of {node}"
 
     def ca_pem(self) -> str:
-        raise NotImplementedError
+        return "certificate of the CA"
 
     def token(
         self,
@@ -103,7 +121,7 @@ class NoIssuer:
         expires_s: float,
         roles: tuple[Role, ...],
     ) -> str:
-        raise NotImplementedError
+        return secret
 
 
 class SimCluster:
@@ -120,9 +138,11 @@ class SimCluster:
         reboot_s: float | None = None,
         disk_bytes: int = 128 * MIB,
         racks: dict[str, str] | None = None,
+        copies_apart: Apart = Apart.HOST,
     ) -> None:
         self.world = World(seed, plan, restart_s=restart_s, reboot_s=reboot_s)
         self.policy = policy
+        self.tuning = TUNING
         self.racks = racks or {}
         self.members: dict[str, Member] = {}
         self.checker = Checker(self)
@@ -132,15 +152,16 @@ class SimCluster:
             self.world.add_host(name, *roles, disks=disks, disk_bytes=disk_bytes)
         self.manager = next(n for n, (roles, _) in shape.items() if Role.MANAGER in roles)
         self.heads = tuple(n for n, (roles, _) in shape.items() if Role.HEAD in roles)
-        self._write_records()
+        self._write_records(copies_apart)
         for name in shape:
             self.start(name)
 
-    def _write_records(self) -> None:
+    def _write_records(self, copies_apart: Apart) -> None:
         store = self.world.stores[self.manager]
         draft = Draft(load(store.load()))
         manager = NodeId(self.manager)
-        draft.put(Cluster(id=CLUSTER, name="sim", manager=manager, created_s=EPOCH_S))
+        cluster = Cluster(id=CLUSTER, name="sim", manager=manager, created_s=EPOCH_S)
+        draft.put(msgspec.structs.replace(cluster, copies_apart=copies_apart))
         for number, host in enumerate(self.world.hosts.values()):
             draft.put(
                 Node(
@@ -157,6 +178,31 @@ class SimCluster:
 
     def start(self, name: str) -> None:
         self.world.start_daemon(name, self.member)
+
+    async def join(self, name: str, *roles: Role, disks: int = 0, disk_bytes: int) -> None:
+        """One host more, let in by a token, and its disks enrolled."""
+        host = self.world.add_host(name, *roles, disks=disks, disk_bytes=disk_bytes)
+        made: api.Token = await self.ask(api.CreateToken(roles=roles))
+        manager = self.members[self.manager].manager
+        if manager is None:
+            raise TypeError(f"{self.manager} is no manager")
+        await manager.admit(
+            api.Join(
+                secret=made.token,
+                node=host.node,
+                roles=roles,
+                addresses=host.addresses,
+                port=PORT,
+                rack="",
+                csr_pem="",
+            )
+        )
+        self.start(name)
+        if Role.HEAD in roles:
+            self.heads = (*self.heads, name)
+        await self.until(f"{name} is online", 15, self._all_online)
+        for media in host.media:
+            await self._enrol(api.EnrolDisk(node=host.node, path=f"/dev/disk/by-id/{media.serial}"))
 
     def member(self, ports: DaemonPorts) -> Member:
         """A host's daemon, as roles.daemon makes it."""
@@ -182,9 +228,9 @@ class SimCluster:
             peers=ports.peers,
             clock=ports.clock,
             vault=ports.vault if manages else None,
-            issuer=NoIssuer() if manages else None,
+            issuer=OpenIssuer() if manages else None,
         )
-        member = self.members[ports.node] = Member(identity, doors, self.policy, TUNING)
+        member = self.members[ports.node] = Member(identity, doors, self.policy, self.tuning)
         return member
 
     def power_on(self, *names: str) -> None:
@@ -353,14 +399,22 @@ class SimCluster:
     def owner(self, name: str) -> str:
         """The head that the volume is, or is being, attached on; or empty."""
         for volume in self.state().volumes.values():
-            if volume.name == name and volume.attachment is not None:
-                return volume.attachment.head
+            if volume.name == name and (attachment := volume.given()) is not None:
+                return attachment.head
+        return ""
+
+    def mended_on(self, name: str) -> str:
+        """The head on which the volume is mended; or empty."""
+        for volume in self.state().volumes.values():
+            attachment = volume.attachment
+            if volume.name == name and attachment is not None and attachment.mending:
+                return attachment.head
         return ""
 
     def attached_on(self, name: str) -> str:
         """The head on which the volume is attached, by the manager's records; or empty."""
         for volume in self.state().volumes.values():
-            attachment = volume.attachment
+            attachment = volume.given()
             if volume.name == name and attachment is not None:
                 attached = attachment.state is AttachmentState.ATTACHED
                 return attachment.head if attached else ""
@@ -421,6 +475,12 @@ class SimCluster:
             volume.name == name and volume.state is VolumeState.AVAILABLE
             for volume in self.state().volumes.values()
         )
+
+
+def data_grain(extent: Extent, *, with_array: bool = True) -> int:
+    """Where on its disk a leg has the volume's data."""
+    before_bytes = GUARD_BYTES + (MD_DATA_OFFSET_BYTES if with_array else 0)
+    return (extent.offset_bytes + before_bytes) // GRAIN_BYTES
 
 
 def extents_on(media: FakeMedia, known: set[DiskId]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from functools import partial
 
 from tests.contract.world import Served
 from tests.sim.blocks import Bio, Block, IoError, Op, Patch, pieces
+from tests.sim.fake_array import FakeArray
 from tests.sim.fake_disks import DiskBlock, FakeMedia
 from tests.sim.fake_dm import DmBlock
 from tests.sim.fake_kernel import UDEV_S, FakeHost
@@ -157,6 +158,21 @@ class SimWorld:
             yield program
         finally:
             program.end()
+
+    async def leave_frozen(self, array: str) -> None:
+        found = self._host.kernel.find(array)
+        assert isinstance(found, FakeArray)
+        await found.freeze()
+
+    async def leave_unmade(self) -> str:
+        kernel = self._host.kernel
+        array = FakeArray(kernel, "md400", "0" * 32, 0, 2)
+        array.running = False
+        kernel.blocks[array.name] = array
+        return array.path
+
+    async def is_array(self, device: str) -> bool:
+        return self._host.kernel.has(device)
 
     async def mount(self, device: str) -> None:
         self._host.kernel.find(device).open(f"mounted on /run/{device}")

@@ -7,11 +7,14 @@ the data does; a failed leg is recorded on the others before the write that met 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tests.sim.blocks import Bio, Block, IoError, KernelState, Op, grains
 from tests.sim.loop import Signal
 from vastskyd.core.units import GRAIN_BYTES, KIB, MD_DATA_OFFSET_BYTES
 from vastskyd.ports import MemberState
+
+T = TypeVar("T")
 
 DATA_GRAIN = MD_DATA_OFFSET_BYTES // GRAIN_BYTES
 SUPER_GRAIN = 0
@@ -78,11 +81,12 @@ class FakeArray(Block):
         self.need_resync = 0
         self.rate_kib_s = DEFAULT_RATE_KIB_S
         self.sync_action = "idle"
+        self.frozen = False
         self.sync_done = 0
         self.sync_total = 0
         self._super_wanted = 0
         self._super_done = 0
-        self._super_lock = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._bitmap_lock = asyncio.Lock()
         self._grain_locks: dict[int, asyncio.Lock] = {}
         self._in_flight = 0
@@ -139,6 +143,8 @@ class FakeArray(Block):
         self.kernel.notify()
 
     def leave(self, member: Member) -> None:
+        if member not in self.members:
+            return
         self.members.remove(member)
         member.block.close(self.label)
         self.supers_changed()
@@ -166,13 +172,21 @@ class FakeArray(Block):
 
     def supers_changed(self) -> None:
         """The superblocks are written anew, in the background; no write is acknowledged before."""
-        self._super_wanted += 1
         self.kernel.notify()
+        self._write_anew()
+
+    def _now_clean(self, clean: bool) -> None:
+        """The kernel tells nobody: it turns with every pause in the writes."""
+        self.clean = clean
+        self._write_anew()
+
+    def _write_anew(self) -> None:
+        self._super_wanted += 1
         self.kernel.spawn(self.flush_supers())
 
     async def flush_supers(self) -> None:
         while self._super_done < self._super_wanted:
-            async with self._super_lock:
+            async with self._lock:
                 wanted = self._super_wanted
                 if self._super_done >= wanted:
                     return
@@ -255,8 +269,7 @@ class FakeArray(Block):
 
     async def _write(self, bio: Bio) -> None:
         if self.clean:
-            self.clean = False
-            self.supers_changed()
+            self._now_clean(False)
         await self._set_bit(bio.grain)
         await self.flush_supers()
         down = bio.at(DATA_GRAIN + bio.grain)
@@ -312,8 +325,7 @@ class FakeArray(Block):
             if seen != self._writes:
                 continue
             if not self.need_resync and not self.clean:
-                self.clean = True
-                self.supers_changed()
+                self._now_clean(True)
             await asyncio.sleep(BITMAP_DELAY_S)
             if seen == self._writes and not self._in_flight:
                 await self._clear_bits()
@@ -328,6 +340,12 @@ class FakeArray(Block):
             self.events_cleared = self.events
             await self.write_bitmap(self.working())
 
+    async def locked(self, act: Callable[[], T]) -> T:
+        """Whoever changes the array waits for the superblocks that are being written: md keeps
+        its lock meanwhile (drivers/md/md.c, md_update_sb)."""
+        async with self._lock:
+            return act()
+
     def make_writable(self) -> None:
         if not self.writable:
             self.writable = True
@@ -338,8 +356,28 @@ class FakeArray(Block):
         self.rate_kib_s = max(1, kib_s)
         self._rate_changed.fire()
 
+    async def freeze(self) -> bool:
+        """What is copied ends, once what is under way is done. False: it was frozen before, or is
+        being checked."""
+        if self.frozen or self.sync_action == "check":
+            return False
+        self.frozen = True
+        self._rate_changed.fire()
+        self.kernel.notify()
+        if self._sync_task is not None:
+            await asyncio.wait((self._sync_task,))
+        return True
+
+    def thaw(self) -> None:
+        if self.frozen:
+            self.frozen = False
+            self.start_sync()
+            self.kernel.notify()
+
     def start_sync(self) -> None:
         """What is to be copied shows at once: nobody may take the array for whole before."""
+        if self.frozen:
+            return
         if self.need_resync or self._recovering():
             self.stop_check()
         if self.writable and (self._sync_task is None or self._sync_task.done()):
@@ -355,7 +393,7 @@ class FakeArray(Block):
         self.sync_done, self.sync_total = 0, self.size_bytes
 
     async def _sync(self) -> None:
-        while True:
+        while not self.frozen:
             if self.need_resync:
                 if not await self._copy("resync", self.need_resync, self._resync_targets):
                     break
@@ -364,8 +402,8 @@ class FakeArray(Block):
                 todo = 0
                 for member in recovering:
                     todo |= member.todo
-                await self._copy("recover", todo, lambda: recovering)
-                for member in recovering:
+                copied = await self._copy("recover", todo, lambda: recovering)
+                for member in recovering if copied else ():
                     if member.state is MemberState.RECOVERING:
                         member.state = MemberState.IN_SYNC
                         member.todo = 0
@@ -460,6 +498,8 @@ class FakeArray(Block):
                 if action == "resync":
                     self.need_resync &= ~(1 << grain)
             await self._pace()
+            if self.frozen:
+                return False
         return True
 
     async def _read_first(self, grain: int) -> object:
@@ -475,7 +515,7 @@ class FakeArray(Block):
         """The time that one grain takes at the rate, which may change meanwhile."""
         loop = asyncio.get_running_loop()
         left_kib = GRAIN_BYTES / KIB
-        while left_kib > 1e-3:
+        while left_kib > 1e-3 and not self.frozen:
             began_s, rate = loop.time(), self.rate_kib_s
             await self._rate_changed.wait_for(left_kib / rate)
             left_kib -= (loop.time() - began_s) * rate

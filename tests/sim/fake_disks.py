@@ -50,7 +50,8 @@ class FakeMedia:
     `failed`: every access is an error. `bad`: those grains are, `unreadable` ones until they are
     written, and `unwritable` ones when they are. `slow_s`: how long each access takes. `found` is
     a foreign signature. `done` counts accesses. `cache`: None if all that is written is durable.
-    `smart` is what it says of itself, unless it is `asleep`.
+    `smart` is what it says of itself, unless it is `asleep`. `drive` and `file`: as of
+    ports.BlockDevice.
     """
 
     serial: str
@@ -68,6 +69,8 @@ class FakeMedia:
     cache: WriteCache | None = None
     smart: SmartReading = WELL
     asleep: bool = False
+    drive: str = ""
+    file: str = ""
 
     def _errs(self, bio: Bio) -> bool:
         reads = bio.op in (Op.READ, Op.READ_META)
@@ -220,7 +223,9 @@ class FakeDisks:
             size_bytes=media.size_bytes,
             found=found,
             member=member,
-            aliases=tuple(names[1:]),
+            aliases=(*names[1:], *([media.file] if media.file else ())),
+            drive=media.drive,
+            file=media.file,
         )
 
     async def activity(self) -> dict[str, Activity]:
@@ -230,8 +235,14 @@ class FakeDisks:
 
     async def read_slots(self, path: str) -> SlotBytes:
         async with self._door.step("disks.read_slots"):
-            media = self._usable(path).media
-            return SlotBytes(tuple(content.ljust(SLOT_BYTES, b"\0") for content in media.slots))
+            block = self._usable(path)
+            if block.media.slow_s:
+                await asyncio.sleep(block.media.slow_s)
+                block.took_s += block.media.slow_s
+                block = self._usable(path)
+            block.media.done += 1
+            content = block.media.slots
+            return SlotBytes(tuple(each.ljust(SLOT_BYTES, b"\0") for each in content))
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
         async with self._door.step("disks.write_slot"):
@@ -248,6 +259,17 @@ class FakeDisks:
         store_slot(block.media, slot, content)
         block.writing.pop(slot, None)
         block.media.flush()
+
+    async def remnants(self, path: str) -> str:
+        async with self._door.step("disks.remnants"):
+            block = self._usable(path)
+            if block.users:
+                return block.users[0]
+            media = block.media
+            first, last = AREA_START_BYTES // GRAIN_BYTES, media.size_bytes // GRAIN_BYTES - 1
+            if media.is_member() or any(media.data.get(grain) for grain in range(first)):
+                return "its first 4.0 MiB do not read as zeros"
+            return "its last 1.0 MiB do not read as zeros" if media.data.get(last) else ""
 
     async def erase_signatures(self, path: str) -> None:
         async with self._door.step("disks.erase_signatures"):

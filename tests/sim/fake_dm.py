@@ -34,12 +34,27 @@ class MultipathTable:
     holds: bool = True
     failed: dict[str, None] = field(default_factory=dict)
     turn: int = 0
+    _shown: tuple[object, LegStatus] | None = field(default=None, compare=False)
+
+    def status(self) -> LegStatus:
+        """Made anew only after a change."""
+        now = (self.holds, tuple(self.failed))
+        if self._shown is None or self._shown[0] != now:
+            paths = tuple(
+                (p.name, PathCondition.FAILED if p.name in self.failed else PathCondition.ACTIVE)
+                for p in self.paths
+            )
+            self._shown = (now, LegStatus(paths, self.holds))
+        return self._shown[1]
 
     def next_path(self) -> Block | None:
         """The good ones in turn, as the kernel's selectors have it: a dead one is met soon."""
         good = [path for path in self.paths if path.name not in self.failed]
         self.turn += 1
         return good[self.turn % len(good)] if good else None
+
+
+_NO_LEG = LegStatus((), holds=False)
 
 
 class ErrorTable:
@@ -54,6 +69,7 @@ class DmBlock(Block):
         super().__init__(kernel, kernel_name, 0)
         self.dm_name = dm_name
         self.uuid = uuid
+        self.is_ours = uuid.startswith(UUID_PREFIX)
         self.table: Table = ErrorTable()
         self.written_bytes = 0
         # Of those with a write under way: what ends them.
@@ -70,7 +86,7 @@ class DmBlock(Block):
     def shown(self) -> DmDevice:
         """Made anew only after a change: it is looked at all the time."""
         users, seen = len(self.users), self._shown
-        if seen is None or (seen.name, seen.open_count) != (self.dm_name, users):
+        if seen is None or seen.open_count != users or seen.name != self.dm_name:
             seen = self._shown = DmDevice(
                 name=self.dm_name,
                 uuid=self.uuid,
@@ -154,9 +170,6 @@ class FakeDm:
         self._kernel = kernel
         self._door = door
 
-    def _all(self) -> tuple[DmBlock, ...]:
-        return tuple(b for b in self._kernel.blocks.values() if isinstance(b, DmBlock))
-
     def _named(self, name: str) -> DmBlock | None:
         for block in self._kernel.blocks.values():
             if isinstance(block, DmBlock) and block.dm_name == name:
@@ -180,7 +193,11 @@ class FakeDm:
     async def devices(self) -> tuple[DmDevice, ...]:
         async with self._door.step("dm.devices"):
             return tuple(
-                block.shown() for block in self._all() if block.uuid.startswith(UUID_PREFIX)
+                [
+                    block.shown()
+                    for block in self._kernel.blocks.values()
+                    if isinstance(block, DmBlock) and block.is_ours
+                ]
             )
 
     async def ensure_linear(
@@ -224,13 +241,7 @@ class FakeDm:
     async def leg_status(self, name: LegName) -> LegStatus:
         async with self._door.step("dm.leg_status"):
             table = self._leg(name).table
-            if not isinstance(table, MultipathTable):
-                return LegStatus((), holds=False)
-            paths = tuple(
-                (p.name, PathCondition.FAILED if p.name in table.failed else PathCondition.ACTIVE)
-                for p in table.paths
-            )
-            return LegStatus(paths, table.holds)
+            return table.status() if isinstance(table, MultipathTable) else _NO_LEG
 
     async def release_leg(self, name: LegName) -> None:
         async with self._door.step("dm.release_leg"):

@@ -100,12 +100,17 @@ class FakeHost:
         self.kernel.notify()
         return media
 
-    def insert(self, media: FakeMedia) -> None:
+    def insert(self, media: FakeMedia, *, told: bool = True) -> None:
+        """Not `told`: the kernel's events are lost."""
         self.media.append(media)
-        if self.powered:
-            block = _plug(self.kernel, media)
+        if not self.powered:
+            return
+        block = _plug(self.kernel, media)
+        if told:
             self.kernel.notify()
             self.kernel.spawn(_name(self.kernel, block))
+        else:
+            self.kernel.links[block.stable_path] = block.name
 
     def kill_export_server(self, head: NodeId, *, asked: bool = False) -> None:
         """Its process ends; its clients hear of it, and its daemon, unless that asked for it.
@@ -120,16 +125,20 @@ class FakeHost:
     # --- what programs on the host do -------------------------------------------------------
 
     def _volume(self, name: str) -> DmBlock:
+        found = self._find_volume(name)
+        if found is None:
+            raise NotFoundError(f"{self.name}: there is no volume {name}")
+        return found
+
+    def _find_volume(self, name: str) -> DmBlock | None:
+        dm_name = volume_dm_name(name)
         for block in self.kernel.blocks.values():
-            if isinstance(block, DmBlock) and block.dm_name == volume_dm_name(name):
+            if isinstance(block, DmBlock) and block.dm_name == dm_name:
                 return block
-        raise NotFoundError(f"{self.name}: there is no volume {name}")
+        return None
 
     def has_volume(self, name: str) -> bool:
-        return self.powered and any(
-            isinstance(block, DmBlock) and block.dm_name == volume_dm_name(name)
-            for block in self.kernel.blocks.values()
-        )
+        return self.powered and self._find_volume(name) is not None
 
     async def write(self, volume: str, grain: int, tag: int) -> None:
         """Acknowledged when it returns. IoError: the device failed it; PowerLostError: the host

@@ -1,13 +1,16 @@
 """mdadm and md's sysfs. Implements ports.Md."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from tests.sim.blocks import (
     CALL_TIMEOUT_S,
     Bio,
     Block,
+    CallTimeoutError,
     IoError,
     KernelState,
     Op,
@@ -31,6 +34,8 @@ from vastskyd.core.names import LegName
 from vastskyd.core.units import GRAIN_BYTES, KIB, MD_DATA_OFFSET_BYTES
 from vastskyd.ports import CheckStatus, MdArray, MdMember, MemberState, Superblock
 
+T = TypeVar("T")
+
 BUSY_TIMEOUT_S = 3.0
 BUSY_RETRY_S = 0.05
 # md compares in pieces of this size.
@@ -49,6 +54,26 @@ class FakeMd:
     def __init__(self, kernel: KernelState, door: Door) -> None:
         self._kernel = kernel
         self._door = door
+        self._making = asyncio.Lock()
+        self._late: dict[str, str] = {}
+
+    async def _change(self, array: FakeArray, what: str, work: Coroutine[Any, Any, T]) -> T:
+        """Refused while an earlier one, whose caller has gone, has not come to its end."""
+
+        async def last() -> T:
+            try:
+                return await work
+            finally:
+                self._late.pop(array.path, None)
+
+        if array.path in self._late:
+            work.close()
+            raise DeviceError(f"{what}: an earlier call has not returned: {self._late[array.path]}")
+        try:
+            return await self._kernel.call(what, last(), CALL_TIMEOUT_S)
+        except CallTimeoutError:
+            self._late[array.path] = what
+            raise
 
     def _all(self) -> tuple[FakeArray, ...]:
         return tuple(b for b in self._kernel.blocks.values() if isinstance(b, FakeArray))
@@ -79,7 +104,11 @@ class FakeMd:
                     raise BusyError(f"{block.name} is in use: {block.users[0]}")
             grains(size_bytes)
             work = self._create(uuid, blocks, copies, size_bytes)
-            return await self._kernel.call(f"create {name}", work, CALL_TIMEOUT_S, a_process=True)
+            return await self._make(f"create {name}", work)
+
+    async def _make(self, what: str, work: Coroutine[Any, Any, str]) -> str:
+        async with self._making:
+            return await self._kernel.call(what, work, CALL_TIMEOUT_S, a_process=True)
 
     async def _create(self, uuid: str, blocks: list[Block], copies: int, size_bytes: int) -> str:
         """As mdadm does it: the superblocks are on all legs before the kernel shows an array."""
@@ -117,7 +146,13 @@ class FakeMd:
                 return running.path
             blocks = [self._kernel.find(leg) for leg in legs]
             work = self._assemble(uuid, name, blocks)
-            return await self._kernel.call(f"assemble {name}", work, CALL_TIMEOUT_S, a_process=True)
+            return await self._make(f"assemble {name}", work)
+
+    async def discard_unmade(self) -> None:
+        async with self._door.step("md.discard_unmade"), self._making:
+            for array in self._all():
+                if not array.running and not array.members:
+                    await self._stop(array)
 
     async def _assemble(self, uuid: str, name: str, blocks: list[Block]) -> str:
         found = []
@@ -183,7 +218,8 @@ class FakeMd:
 
     async def make_writable(self, device: str) -> None:
         async with self._door.step("md.make_writable"):
-            self._array(device).make_writable()
+            array = self._array(device)
+            await self._change(array, "make writable", array.locked(array.make_writable))
 
     async def add(self, device: str, leg: str, *, fresh: bool) -> None:
         async with self._door.step("md.add"):
@@ -197,9 +233,21 @@ class FakeMd:
                 raise BusyError(f"{leg} is in use: {block.users[0]}")
             _must_fit(block, array.size_bytes)
             work = self._add(array, block, fresh)
-            await self._kernel.call(f"add {leg} to {device}", work, CALL_TIMEOUT_S)
+            await self._kernel.call(f"add {leg} to {device}", work, CALL_TIMEOUT_S, a_process=True)
 
     async def _add(self, array: FakeArray, block: Block, fresh: bool) -> None:
+        """As mdadm does it. Killed meanwhile, it leaves the array frozen."""
+        froze = await array.freeze()
+        try:
+            await self._join(array, block, fresh)
+        except IoError:
+            if froze:
+                array.thaw()
+            raise
+        if froze:
+            array.thaw()
+
+    async def _join(self, array: FakeArray, block: Block, fresh: bool) -> None:
         known = await _read_super_or_fail(block)
         if known is not None and not fresh and _knows(array, known):
             slot: int | None = dict(known.roles)[known.member]
@@ -212,7 +260,7 @@ class FakeMd:
             number, by_bitmap, todo = max(used, default=-1) + 1, False, array.all_bits()
         state = MemberState.SPARE if slot is None else MemberState.RECOVERING
         member = Member(block, number, slot, state, todo, by_bitmap)
-        array.join(member)
+        await array.locked(partial(array.join, member))
         await array.write_bitmap([member])
         array.supers_changed()
         array.start_sync()
@@ -221,7 +269,10 @@ class FakeMd:
         async with self._door.step("md.fail"):
             array = self._array(device)
             member = _member(array, self._kernel.find(leg))
-            if member is not None and not array.fault(member):
+            if member is None or member.state is MemberState.FAULTY:
+                return
+            work = array.locked(partial(array.fault, member))
+            if not await self._change(array, f"fail {leg}", work):
                 raise ConflictError(f"{leg} is the last leg in sync of {device}: md keeps it")
 
     async def remove(self, device: str, leg: str) -> None:
@@ -231,7 +282,7 @@ class FakeMd:
             member = None if block is None else _member(array, block)
             if member is None:
                 return
-            await self._kernel.call(f"remove {leg}", self._remove(array, member), CALL_TIMEOUT_S)
+            await self._change(array, f"remove {leg}", self._remove(array, member))
 
     async def _remove(self, array: FakeArray, member: Member) -> None:
         """md lets go of a failed leg only once its last I/O is done; and as the kernel does it,
@@ -244,7 +295,7 @@ class FakeMd:
                 deadline_s = loop.time() + BUSY_TIMEOUT_S
                 await asyncio.sleep(BUSY_RETRY_S)
             elif member.state in (MemberState.FAULTY, MemberState.SPARE) and not member.pending:
-                array.leave(member)
+                await array.locked(partial(array.leave, member))
             elif loop.time() > deadline_s:
                 raise BusyError(f"{member.block.name} is still used by {array.name}")
             else:
@@ -253,8 +304,14 @@ class FakeMd:
     async def resize(self, device: str, raid_devices: int) -> None:
         async with self._door.step("md.resize"):
             array = self._array(device)
-            if not array.resize(raid_devices):
+            work = array.locked(partial(array.resize, raid_devices))
+            if not await self._change(array, "resize", work):
                 raise BusyError(f"{device}: something is copied, or it has more legs")
+
+    async def thaw(self, device: str) -> None:
+        async with self._door.step("md.thaw"):
+            array = self._array(device)
+            await self._change(array, "thaw", array.locked(array.thaw))
 
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         async with self._door.step("md.set_sync_rate"):
@@ -262,7 +319,9 @@ class FakeMd:
 
     async def start_check(self, device: str) -> None:
         async with self._door.step("md.start_check"):
-            if not self._array(device).start_check():
+            array = self._array(device)
+            work = array.locked(array.start_check)
+            if not await self._kernel.call(f"check {device}", work, CALL_TIMEOUT_S):
                 raise BusyError(f"{device}: something is being copied")
 
     async def check_status(self, device: str) -> CheckStatus:
@@ -342,8 +401,7 @@ class FakeMd:
                 return
             if array.users:
                 raise BusyError(f"{device} is in use: {', '.join(array.users)}")
-            work = self._stop(array)
-            await self._kernel.call(f"stop {device}", work, CALL_TIMEOUT_S)
+            await self._change(array, "stop", self._stop(array))
 
     async def _stop(self, array: FakeArray) -> None:
         await array.stop()
@@ -412,7 +470,7 @@ def _describe(array: FakeArray) -> MdArray:
         running=array.running,
         raid_devices=array.copies,
         read_only=not array.writable,
-        sync_action=array.sync_action,
+        sync_action="frozen" if array.frozen else array.sync_action,
         sync_done_bytes=array.sync_done if syncing else 0,
         sync_total_bytes=array.sync_total if syncing else 0,
         writes_held=array.held != (0, 0),

@@ -42,7 +42,14 @@ class NbdBlock(Block):
         self._host = host
         self._network = network
         self._changed = Signal()
+        self._shown = NbdDevice(self.path, path_name, True)
         self._watcher = self.kernel.spawn(self._watch())
+
+    def shown(self) -> NbdDevice:
+        """Made anew only after a change."""
+        if self._shown.alive is not self.alive:
+            self._shown = NbdDevice(self.path, self.path_name, self.alive)
+        return self._shown
 
     def _reachable(self) -> bool:
         server = self._served.host
@@ -125,11 +132,8 @@ class FakeNbd:
 
     async def devices(self) -> tuple[NbdDevice, ...]:
         async with self._door.step("nbd.devices"):
-            return tuple(
-                NbdDevice(block.path, block.path_name, block.alive)
-                for block in self._kernel.blocks.values()
-                if isinstance(block, NbdBlock)
-            )
+            blocks = self._kernel.blocks.values()
+            return tuple([block.shown() for block in blocks if isinstance(block, NbdBlock)])
 
     async def connect(
         self,

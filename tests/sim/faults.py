@@ -97,6 +97,7 @@ class Door:
 
     def __init__(self, powers: Powers, host: str, context: contextvars.Context) -> None:
         self._powers = powers
+        self._loop = asyncio.get_running_loop()
         self.host = host
         self.context = context
         self.closed = False
@@ -111,11 +112,12 @@ class Door:
 
     def point_now(self, point: str) -> Fault | None:
         """A point of a method that cannot wait; a delay is answered, not awaited."""
-        self.check()
-        if self._powers.tracing:
-            self._powers.log(f"{self.host} {point}")
-        now_s = asyncio.get_running_loop().time()
-        fault = self._powers.plan.at(self.host, point, now_s)
+        if self.closed:
+            raise DaemonCrash(self.host)
+        powers = self._powers
+        if powers.tracing:
+            powers.log(f"{self.host} {point}")
+        fault = powers.plan.at(self.host, point, self._loop.time())
         if fault is None:
             return None
         self._powers.log(f"{self.host} {point}: {fault.kind}")
@@ -133,8 +135,11 @@ class Door:
     async def point(self, point: str) -> None:
         fault = self.point_now(point)
         if fault is not None:
-            await asyncio.sleep(fault.delay_s)
-            self.check()
+            await self.late(fault)
+
+    async def late(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.delay_s)
+        self.check()
 
     def step(self, name: str) -> "Step":
         return Step(self, name)
@@ -150,8 +155,12 @@ class Step:
         self._name = name
 
     async def __aenter__(self) -> None:
-        await self._door.point(self._name)
+        fault = self._door.point_now(self._name)
+        if fault is not None:
+            await self._door.late(fault)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            await self._door.point(f"{self._name}.done")
+            fault = self._door.point_now(f"{self._name}.done")
+            if fault is not None:
+                await self._door.late(fault)

@@ -45,6 +45,8 @@ class LossyStorm(Storm):
         """Hosts that nobody spoke of, and that were away, are taken in."""
         cluster = self.cluster
         await cluster.until("there are records", CALM_S, lambda: not self.lost)
+        # No disk tells, so the administrator does.
+        await cluster.ask(api.SetCopiesApart(copies_apart=self.copies_apart))
         nodes = cluster.state().nodes
         if all(
             NodeId(name) in nodes and not nodes[NodeId(name)].unseen for name in self.world.hosts

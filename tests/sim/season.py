@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from tests.sim import loop, survey
 from tests.sim.accidents import BOUNDED, DISK_BYTES, HOUR_S, KINDS, Accidents
-from tests.sim.cluster import APART, RACKED, RACKS, TOGETHER, SimCluster
+from tests.sim.cluster import APART, RACKED, RACKS, TOGETHER, SimCluster, kept_apart
 from tests.sim.fake_disks import FakeMedia
 from tests.sim.storm import GRAINS, next_request
 from vastskyd.core import api
@@ -43,13 +43,14 @@ class Season:
         self.mode = mode
         self.length_s = hours * HOUR_S
         rng = random.Random(f"{seed}:season")
-        shape = rng.choice((APART, TOGETHER, RACKED))
+        shape, copies_apart = kept_apart(seed, rng.choice((APART, TOGETHER, RACKED)))
         self.cluster = SimCluster(
             seed,
             shape,
             policy=POLICY,
             disk_bytes=DISK_BYTES,
             racks=RACKS if shape is RACKED else None,
+            copies_apart=copies_apart,
         )
         self.world = self.cluster.world
         self.world.tracing = tracing
@@ -130,8 +131,9 @@ class Season:
     async def _round(self) -> None:
         rng = self.accidents.rng
         await asyncio.sleep(rng.expovariate(1 / QUIET_MEAN_S))
-        tasks = [asyncio.create_task(self._administrate())]
-        if rng.random() < 0.1:
+        put_away = await self._put_away()
+        tasks = [] if put_away else [asyncio.create_task(self._administrate())]
+        if rng.random() < (0.5 if put_away else 0.1):
             # Alone: with another leg behind it would be more than redundancy is for.
             tasks.append(asyncio.create_task(self._accident(("disk dies", "description refused"))))
         else:
@@ -143,6 +145,20 @@ class Season:
         for media in self._lost_media():
             await self._replace(media)
         await self._all_is_well()
+
+    async def _put_away(self) -> bool:
+        """Now and then nobody needs the volumes for a while, and what happens to them then is
+        mended by nobody's attaching them."""
+        rng = self.world.rng(f"put away:{self.world.now_s()}")
+        if rng.random() < 0.6:
+            return False
+        for name in NAMES:
+            if self.cluster.owner(name) and rng.random() < 0.8:
+                with contextlib.suppress(TimeoutError, VastskyError):
+                    async with asyncio.timeout(30):
+                        request = api.DetachVolume(volume=name)
+                        await self.cluster.job(await self.cluster.start_job(request))
+        return True
 
     async def _accident(self, kinds: tuple[str, ...]) -> None:
         await asyncio.sleep(self.accidents.rng.choice((0.0, 0.0, 1.0, 10.0, 100.0)))
@@ -177,7 +193,7 @@ class Season:
         if disk is None:
             return
         for volume in list(self.cluster.state().volumes.values()):
-            if volume.layout is Layout.LINEAR and self._uses(volume, disk):
+            if self._was_last(volume, disk):
                 await self._give_up(volume)
         await self.cluster.until(f"{media.serial} is retired", CALM_S, lambda: self._retired(disk))
 
@@ -201,8 +217,20 @@ class Season:
         legs = [leg.extent for segment in volume.segments for leg in segment.legs]
         return any(e in state.extents and state.extents[e].disk == disk.id for e in legs)
 
+    def _was_last(self, volume: Volume, disk: Disk) -> bool:
+        """Whether something of the volume was nowhere else: it has one copy, or was detached while
+        a leg was behind, which nobody fills until it is attached."""
+        if volume.layout is Layout.LINEAR:
+            return self._uses(volume, disk)
+        extents = self.cluster.state().extents
+        return any(
+            all(e in extents and extents[e].disk == disk.id for e in segment.in_sync())
+            for segment in volume.segments
+            if segment.in_sync()
+        )
+
     async def _give_up(self, volume: Volume) -> None:
-        """Without copies there is nothing else to do."""
+        """Without another copy there is nothing else to do."""
 
         async def gone() -> bool:
             with contextlib.suppress(BusyError, ConflictError):
@@ -227,15 +255,10 @@ class Season:
             await self.cluster.ask(api.FailoverVolume(volume=volume.name, head=NodeId(other)))
 
     async def _retired(self, disk: Disk) -> bool:
-        """What is attached is rebuilt elsewhere; what is not has to be attached for that."""
+        """What it held is rebuilt elsewhere, be it attached or not."""
         with contextlib.suppress(VastskyError):
             await self.cluster.ask(api.RetireDisk(disk=disk.id))
             return True
-        for volume in list(self.cluster.state().volumes.values()):
-            if volume.attachment is None and self._uses(volume, disk):
-                head = NodeId(self.accidents.rng.choice(self.cluster.heads))
-                with contextlib.suppress(VastskyError):
-                    await self.cluster.ask(api.AttachVolume(volume=volume.name, head=head))
         return disk.id not in self.cluster.state().disks
 
     async def _all_is_well(self) -> None:
@@ -272,6 +295,7 @@ class Season:
                 task.result()
         self.accidents.come_home()
         self.accidents.heal()
+        self.accidents.end_absences()
         self.stir()
         await asyncio.sleep(CALM_S)
         self.losses.note(self.accidents.dead)
@@ -292,7 +316,8 @@ class Season:
     async def _busy_administrator(self) -> None:
         while True:
             await asyncio.sleep(300)
-            await self._administrate()
+            if not await self._put_away():
+                await self._administrate()
 
     async def _check_volume(self, name: str) -> None:
         """What it holds, on another head than before."""

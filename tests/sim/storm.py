@@ -9,7 +9,7 @@ import random
 from functools import partial
 
 from tests.sim import loop
-from tests.sim.cluster import APART, TOGETHER, SimCluster
+from tests.sim.cluster import APART, TOGETHER, SimCluster, kept_apart
 from tests.sim.faults import Fault, FaultKind, RandomFaults
 from vastskyd.core import api
 from vastskyd.core.errors import VastskyError
@@ -22,6 +22,8 @@ CALM_S = 300.0
 LIMIT_S = 4000.0
 NAMES = ("v", "w")
 GRAINS = 24
+# Of every volume a leg, and one more of each that is worth nothing any more.
+DISK_BYTES = 160 * MIB
 PROBABILITIES = {
     FaultKind.CRASH: 0.0015,
     FaultKind.POWER_CUT: 0.0004,
@@ -48,8 +50,14 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         rng = random.Random(f"{seed}:shape")
+        shape, self.copies_apart = kept_apart(seed, rng.choice((APART, TOGETHER)))
         self.cluster = SimCluster(
-            seed, rng.choice((APART, TOGETHER)), restart_s=1.0, reboot_s=rng.choice((8.0, 60.0))
+            seed,
+            shape,
+            restart_s=1.0,
+            reboot_s=rng.choice((8.0, 60.0)),
+            disk_bytes=DISK_BYTES,
+            copies_apart=self.copies_apart,
         )
         self.world = self.cluster.world
         self.copies = {name: rng.choice((2, 2, 2, 3, 1)) for name in NAMES}
@@ -131,7 +139,7 @@ class Storm:
                 await asyncio.sleep(rng.uniform(0.1, 20))
                 other = host if rng.random() < 0.6 else hosts[rng.choice(keeping)]
                 self.world.log(f"{other.name}: {media.serial} is plugged in")
-                other.insert(media)
+                self.world.move_disk(media, other.name)
         for host in hosts.values():
             for media in [media for media in host.media if home[media.serial] is not host]:
                 self.world.log(f"{media.serial} goes home")

@@ -3,8 +3,7 @@
 import asyncio
 from collections import Counter
 
-from tests.sim.cluster import SimCluster, extents_on
-from tests.sim.fake_array import DATA_GRAIN
+from tests.sim.cluster import SimCluster, data_grain, extents_on
 from tests.sim.fake_disks import FakeMedia
 from vastskyd.core import answers, api
 from vastskyd.core.ids import ExtentId
@@ -18,6 +17,7 @@ from vastskyd.core.model import (
     Segment,
     Volume,
 )
+from vastskyd.core.names import VolumeDeviceName
 from vastskyd.core.quorum import recovery_quorum
 from vastskyd.core.units import GRAIN_BYTES
 
@@ -103,25 +103,43 @@ class Watch:
         if member.manager is None:
             return set()
         nodes = await member.manager.ask(api.ListNodes())
-        volumes = await member.manager.ask(api.ListVolumes())
-        if not isinstance(nodes, answers.NodeList) or not isinstance(volumes, answers.VolumeList):
+        if not isinstance(nodes, answers.NodeList):
             raise TypeError("the manager answers something else")
         found = {
             f"node {node.id} is said to be {node.state}"
             for node in nodes.nodes
             if self._known(node.id, reached=node.state != "online")
         }
+        found |= self._exposed()
+        dark = {
+            name
+            for name, host in self._world.hosts.items()
+            if not host.powered and self._known(name, reached=False)
+        }
+        if not dark:
+            return found
+        volumes = await member.manager.ask(api.ListVolumes())
+        if not isinstance(volumes, answers.VolumeList):
+            raise TypeError("the manager answers something else")
         for volume in volumes.volumes:
-            for leg in (leg for segment in volume.segments for leg in segment.legs):
-                dark = not self._world.hosts[leg.node].powered
-                if (
-                    dark
-                    and self._known(leg.node, reached=False)
-                    and volume.health == "redundant"
-                    and volume.attachment is not None
-                ):
-                    found.add(f"{volume.name} is said to be redundant: {leg.node} has no power")
+            if volume.health == "redundant" and volume.attachment is not None:
+                for leg in (leg for segment in volume.segments for leg in segment.legs):
+                    # One that is filled is beside as many as there are to be, or it is not so.
+                    if leg.node in dark and leg.state is LegState.IN_SYNC:
+                        found.add(f"{volume.name} is said to be redundant: {leg.node} has no power")
         return found
+
+    def _exposed(self) -> set[str]:
+        """Where a volume that is only mended has a device."""
+        return {
+            f"{volume.name} is mended, and has a device on {host.name}"
+            for volume in self._cluster.state().volumes.values()
+            if volume.attachment is not None and volume.attachment.mending
+            for host in self._world.hosts.values()
+            for block in host.kernel.blocks.values()
+            if getattr(block, "uuid", "")
+            == VolumeDeviceName(volume.id, volume.attachment.epoch).dm_uuid()
+        }
 
     # --- when all has been mended -----------------------------------------------------------------
 
@@ -133,6 +151,8 @@ class Watch:
             return f"jobs run: {running}"
         for volume in state.volumes.values():
             attachment = volume.attachment
+            if attachment is not None and attachment.mending:
+                return f"{volume.name} is mended on {attachment.head}"
             if attachment is not None and attachment.state is not AttachmentState.ATTACHED:
                 return f"{volume.name} is {attachment.state} on {attachment.head}"
         if trouble := self._left_behind():
@@ -140,13 +160,8 @@ class Watch:
         for disk in state.disks.values():
             if disk.state is not DiskState.ONLINE:
                 return f"disk {disk.serial} is {disk.state}: {disk.reason}"
-        # A copy that nobody makes while the volume is detached.
-        waits = any(
-            leg.state is not LegState.IN_SYNC and volume.attachment is None
-            for volume, _, leg in state.legs()
-        )
         status = await self._cluster.status()
-        if status.health != "ok" and not waits:
+        if status.health != "ok":
             apart = [said for said in status.problems if "of its" not in said]
             if apart:
                 return f"status is {status.health}: {'; '.join(apart)}"
@@ -181,6 +196,8 @@ class Watch:
             for segment in volume.segments:
                 count = segment.length_bytes // GRAIN_BYTES
                 legs = [self._on_leg(extent, count) for extent in segment.in_sync()]
+                if any(leg is not None and (leg[-1] or leg[count]) for leg in legs):
+                    return f"{volume.name}, segment {segment.index}: a guard was written to"
                 for grain in range(count):
                     known = self._cluster.checker.grains.get(volume.name, {}).get(first + grain)
                     quiet = known is None or not known.maybe
@@ -196,13 +213,14 @@ class Watch:
         return f"{volume.name}, segment {segment.index}, grain {grain}: the legs hold {found}"
 
     def _on_leg(self, extent: ExtentId, count: int) -> list[int] | None:
+        """The volume's data by grain; then the guard behind it, and last, at -1, that before."""
         record = self._cluster.state().extents.get(extent)
         disk = self._cluster.state().disk_of(extent)
         if record is None or disk is None:
             return None
-        first = record.offset_bytes // GRAIN_BYTES + DATA_GRAIN
+        first = data_grain(record)
         for host in self._world.hosts.values():
             for media in host.media:
                 if media.serial == disk.serial:
-                    return [media.data.get(first + grain, 0) for grain in range(count)]
+                    return [media.data.get(first + grain, 0) for grain in (*range(count + 1), -1)]
         return None

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.store import MemoryStore
 from tests.sim import loop
-from tests.sim.cluster import NoIssuer, SimCluster
+from tests.sim.cluster import OpenIssuer, SimCluster
 from tests.sim.test_cluster import simulate
 from tests.sim.world import World
 from vastskyd.core import answers, api
@@ -47,7 +47,7 @@ def with_manager(body: Callable[[Manager, FullStore], Awaitable[None]]) -> None:
         draft.put(Generation(number=0))
         store.commit(draft.puts(), draft.deletes())
         ports = world.ports(NODE)
-        manager = Manager(NODE, store, ports.peers, ports.clock, Policy(), NoIssuer())
+        manager = Manager(NODE, store, ports.peers, ports.clock, Policy(), OpenIssuer())
         await body(manager, store)
 
     loop.run(main())
@@ -90,7 +90,7 @@ def test_a_restarted_manager_numbers_its_documents_above_all_before() -> None:
         ports = World(2)
         ports.add_host(NODE, Role.MANAGER)
         again = ports.ports(NODE)
-        after = Manager(NODE, store, again.peers, again.clock, Policy(), NoIssuer())
+        after = Manager(NODE, store, again.peers, again.clock, Policy(), OpenIssuer())
         assert after._revision > before + 1_000_000
 
     with_manager(body)

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.accidents import Plots
 from tests.sim.cluster import SimCluster
 from tests.sim.faults import Fault, FaultKind
-from tests.sim.test_cluster import at_the_end, attached, legs_on, simulate
+from tests.sim.test_cluster import at_the_end, attached, health, legs_on, simulate
 from vastskyd.core import api
 from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
@@ -113,6 +113,22 @@ def test_a_volume_whose_only_disk_is_gone_is_given_up_by_moving_it() -> None:
         await cluster.nothing_left()
 
     simulate(body, lambda: SimCluster(54))
+
+
+def test_a_volume_with_one_copy_that_nobody_writes_to_is_not_well_without_its_host() -> None:
+    """No I/O had failed yet, so the leg whose paths had gone was said to be at work (liveness
+    63005)."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(size_bytes=16 * MIB, copies=1)
+        await cluster.attach(head="h2")
+        (store,) = [name for name in ("s1", "s2", "s3") if await legs_on(cluster, name)]
+        cluster.world.power_cut(store)
+        await cluster.until("it is said", 12, lambda: health(cluster, "stalled"))
+        cluster.power_on(store)
+        await cluster.until("it is well again", 30, cluster.redundant)
+
+    simulate(body, lambda: SimCluster(55))
 
 
 def test_a_path_that_stays_away_is_tried_for_ever_and_not_without_a_pause() -> None:

@@ -61,7 +61,7 @@ def test_steps_under_way_are_by_the_document_that_decided_them() -> None:
         head.host.mount("data")  # the volume takes some time to come down
         assert (await head.role.converge(NOBODYS, 5))[1] == 5
         await asyncio.sleep(0.1)
-        assert head.role.restless
+        assert head.role.busy
         assert (await head.role.converge(NOBODYS, 6))[1] == 5
         await head.fenced()
         assert (await head.role.converge(NOBODYS, 7))[1] == 7

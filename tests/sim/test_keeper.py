@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim import loop
-from tests.sim.cluster import CLUSTER, NoIssuer
+from tests.sim.cluster import CLUSTER, OpenIssuer
 from tests.sim.loop import SimClock
 from vastskyd.config.settings import Config
 from vastskyd.core import answers, api
@@ -65,7 +65,7 @@ class Alone:
 
 def keeper(vault: SqliteVault) -> Keeper:
     clock = SimClock(random.Random(1))
-    return Keeper(IDENTITY, vault, Alone(), clock, Policy(), NoIssuer())
+    return Keeper(IDENTITY, vault, Alone(), clock, Policy(), OpenIssuer())
 
 
 def make(path: Path, cluster: ClusterId = CLUSTER) -> None:

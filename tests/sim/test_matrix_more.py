@@ -198,6 +198,35 @@ def test_a_disk_fails_during_the_rebuild_of_another() -> None:
     simulate(body, spread)
 
 
+@pytest.mark.parametrize("waited_for", ["s1", "s2", "s3"])
+@pytest.mark.parametrize("other", ["s1", "s2", "s3"])
+def test_two_of_three_legs_while_the_superblock_of_one_is_waited_for(
+    other: str, waited_for: str
+) -> None:
+    """The first write after a pause: md keeps its lock while it waits for the superblock of a leg
+    that the head may not let go of by itself, so it cannot be told that the other has gone."""
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(copies=3)
+        await cluster.attach(head="h1")
+        await cluster.checker.write("h1", "v", 0)
+        await asyncio.sleep(2)
+        cluster.world.power_cut(waited_for)
+        await asyncio.sleep(0.01)
+        writing(cluster, "h1")
+        await asyncio.sleep(0.02)
+        if other != waited_for:
+            cluster.world.power_cut(other)
+        before = cluster.checker.acknowledged
+        await cluster.until("writes go on", 9, lambda: cluster.checker.acknowledged > before)
+        cluster.power_on(waited_for)
+        if other != waited_for:
+            cluster.power_on(other)
+        await at_the_end(cluster, "h1")
+
+    simulate(body, lambda: SimCluster(67))
+
+
 def test_a_rack_is_lost() -> None:
     """The legs of a segment are in different ones."""
 

@@ -29,7 +29,8 @@ async def lose(cluster: SimCluster, *, damaged: bool = False) -> ClusterState:
 
 async def says_so(cluster: SimCluster) -> bool:
     status = await cluster.status()
-    return "cluster recover" in status.problems[0] and status.health == "critical"
+    said = "".join(status.problems[:1])
+    return "cluster recover" in said and status.health == "critical"
 
 
 async def view(cluster: SimCluster) -> answers.RecoveryView:

@@ -5,8 +5,7 @@ import asyncio
 import re
 from dataclasses import replace
 
-from tests.sim.cluster import POLICY, SimCluster
-from tests.sim.fake_array import DATA_GRAIN
+from tests.sim.cluster import POLICY, SimCluster, data_grain
 from tests.sim.test_cluster import simulate
 from vastskyd.core import answers, api
 from vastskyd.core.ids import ExtentId
@@ -26,7 +25,7 @@ def content(cluster: SimCluster, extent: ExtentId) -> list[int]:
     record = cluster.state().extents[extent]
     serial = cluster.state().disks[record.disk].serial
     media = [m for host in cluster.world.hosts.values() for m in host.media if m.serial == serial]
-    first = record.offset_bytes // MIB + DATA_GRAIN
+    first = data_grain(record)
     return [media[0].data.get(first + grain, 0) for grain in range(GRAINS)]
 
 

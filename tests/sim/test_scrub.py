@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from tests.sim import loop
-from tests.sim.cluster import POLICY, TUNING, SimCluster
+from tests.sim.cluster import POLICY, TUNING, SimCluster, data_grain
 from tests.sim.fake_array import FakeArray
 from tests.sim.fake_disks import FakeMedia
 from vastskyd.core import answers, api
 from vastskyd.core.errors import BusyError, ConflictError
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import Job, JobKind, JobState
-from vastskyd.core.units import MD_DATA_OFFSET_BYTES, MIB
+from vastskyd.core.units import MIB
 
 LIMIT_S = 4000.0
 VOLUME_GRAINS = 40
@@ -41,7 +41,7 @@ def leg_of(cluster: SimCluster, segment: int, number: int) -> tuple[ExtentId, Fa
     media = next(
         m for h in cluster.world.hosts.values() for m in h.media if m.serial == disk.serial
     )
-    return leg.extent, media, (extent.offset_bytes + MD_DATA_OFFSET_BYTES) // MIB
+    return leg.extent, media, data_grain(extent)
 
 
 def flip(cluster: SimCluster, segment: int, number: int, *at_bytes: int) -> None:
@@ -210,7 +210,7 @@ def test_writes_where_a_difference_is_looked_for_are_none() -> None:
 async def _rewrite(cluster: SimCluster, grain: int) -> None:
     while True:
         await cluster.checker.write("h1", "v", grain)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.003)
 
 
 def test_refusals() -> None:

@@ -1,10 +1,11 @@
 """What is shown is what is so, also by those who cannot ask the manager."""
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 
-from tests.sim.cluster import LEG_TIMEOUT_S, SimCluster
+from tests.sim.cluster import LEG_TIMEOUT_S, POLICY, SimCluster
 from tests.sim.test_cluster import at_the_end, attached, simulate
 from vastskyd.core import answers, api
 
@@ -71,6 +72,31 @@ def test_a_host_shows_its_disks_as_the_manager_does() -> None:
     simulate(body, lambda: SimCluster(43))
 
 
+def test_a_head_that_is_back_is_not_taken_by_its_old_word() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, head="h2")
+        cluster.world.partition("h1")
+        await asyncio.sleep(5)
+        (leg,) = cluster.state_of("v").segments[0].legs[:1]
+        disk = cluster.state().disk_of(leg.extent)
+        assert disk is not None
+        cluster.world.power_cut(disk.node)
+        await asyncio.sleep(60)
+        cluster.world.heal()
+        manager = cluster.members["h1"].manager
+        assert manager is not None
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            shown = await manager.ask(api.ListVolumes(volume="v"))
+            assert isinstance(shown, answers.VolumeList)
+            nodes = {leg.node for segment in shown.volumes[0].segments for leg in segment.legs}
+            assert disk.node not in nodes or shown.volumes[0].health != "redundant"
+        cluster.power_on(disk.node)
+        await at_the_end(cluster, "h2")
+
+    simulate(body, lambda: SimCluster(44))
+
+
 def test_a_head_tells_of_a_rebuild_as_it_goes() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, head="h2")
@@ -94,7 +120,9 @@ def test_a_head_tells_of_a_rebuild_as_it_goes() -> None:
         cluster.power_on(disk.node)
         await at_the_end(cluster, "h2")
 
-    simulate(body, lambda: SimCluster(44))
+    # Slow enough to be seen.
+    policy = replace(POLICY, sync_rate_max_kib_s=4096)
+    simulate(body, lambda: SimCluster(44, policy=policy))
 
 
 def test_a_disk_that_answers_slowly_is_named_and_not_given_up() -> None:
@@ -115,6 +143,29 @@ def test_a_disk_that_answers_slowly_is_named_and_not_given_up() -> None:
         assert events.count("disk-slow") == events.count("disk-quick") == 1
         assert "leg-lost" not in events
         await at_the_end(cluster)
+
+    simulate(body, lambda: SimCluster(42))
+
+
+def test_a_disk_that_was_slow_and_that_nobody_uses_any_more_is_asked() -> None:
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster)
+        (leg,) = cluster.state_of("v").segments[0].legs[:1]
+        disk = cluster.state().disk_of(leg.extent)
+        assert disk is not None
+        host = cluster.world.hosts[disk.node]
+        (media,) = (m for m in host.media if disk.path.endswith(m.serial))
+        media.slow_s = 2.0
+        name = f"disk {disk.node}:{disk.path} is slow"
+        await cluster.until("it is said", 20, lambda: _said(cluster, name))
+        for task in cluster.checker.tasks:
+            task.cancel()
+        await asyncio.sleep(10)
+        await cluster.detach("v")
+        await asyncio.sleep(60)
+        assert await _said(cluster, name)
+        media.slow_s = 0.0
+        await cluster.until("it is well", 20, lambda: _nothing_said(cluster))
 
     simulate(body, lambda: SimCluster(42))
 

@@ -99,6 +99,7 @@ class Program:
     head: str
     tag: int = 0
     flushed: int = 0
+    noticed: int = 0
     durable: dict[int, int] = field(default_factory=dict)
     maybe: dict[int, set[int]] = field(default_factory=dict)
 
@@ -120,6 +121,13 @@ class Program:
             for grain, tag in written.items():
                 self.durable[grain] = tag
                 self.maybe[grain] = {tag}
+
+    def flushed_again(self) -> bool:
+        """Some times since this was last true."""
+        if self.flushed < self.noticed + 3:
+            return False
+        self.noticed = self.flushed
+        return True
 
     def check(self, media: dict[int, int]) -> None:
         for grain, tag in self.durable.items():

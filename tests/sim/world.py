@@ -208,6 +208,14 @@ class World:
                 self._connect(name, other.name)
         return host
 
+    def move_disk(self, media: FakeMedia, to: str) -> None:
+        """It comes from another host. In a head it has no write cache, as in add_host."""
+        host = self.hosts[to]
+        if Role.HEAD in host.roles and media.cache is not None:
+            media.cache.flush()
+            media.cache = None
+        host.insert(media)
+
     def _connect(self, one: str, two: str) -> None:
         def ends() -> tuple[SimPeers | None, SimPeers | None]:
             return self._peers(one), self._peers(two)
@@ -282,12 +290,16 @@ class World:
         daemon.kill()
         self.network.changed.fire()
         if self.restart_s is not None:
-            self.spawn(self._restart(host, daemon.factory, self.restart_s + down_s))
+            self.spawn(self._restart(host, self.restart_s + down_s))
 
-    async def _restart(self, host: str, factory: Factory, after_s: float) -> None:
+    async def _restart(self, host: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        if self.hosts[host].powered and host not in self.daemons:
-            self.start_daemon(host, factory)
+        self.start_again(host)
+
+    def start_again(self, host: str) -> None:
+        """Nothing, if it runs, or was never started, or its host is off."""
+        if self.hosts[host].powered and host not in self.daemons and host in self._factories:
+            self.start_daemon(host, self._factories[host])
 
     # --- power and network ---------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from vastskyd.core.paging import joined
 from vastskyd.dbus.errors import error_in
 from vastskyd.dbus.interfaces import OF_KIND, carrier
 from vastskyd.dbus.messages import BusType, Message, MessageBus, MessageFlag, MessageType
-from vastskyd.dbus.paths import BUS_NAME, ROOT, Place
+from vastskyd.dbus.paths import BUS_NAME, NO_OBJECT, ROOT, Place
 
 A = TypeVar("A", bound=Record)
 
@@ -91,7 +91,8 @@ class Client:
 
 
 async def _call(bus: MessageBus, request: Record) -> Record:
-    """The answer to the request, or a page of it. Of a job that was started: its record."""
+    """The answer to the request, or a page of it. Of a job that was started: its record;
+    of a dry run: Done."""
     interface, method = carrier(type(request))
     path = ROOT
     for kind, known in OF_KIND.items():
@@ -101,6 +102,8 @@ async def _call(bus: MessageBus, request: Record) -> Record:
     got = await _reply(bus, path, interface.name, method.name, method.in_signature, body)
     if not method.starts_job:
         return method.read_answer(got.body)
+    if got.body[0] == NO_OBJECT and getattr(request, "dry_run", False):
+        return api.Done()
     started = Place.parse(got.body[0])
     if started is None:
         raise FailedError(f"{method.name} is answered by {got.body[0]}, which is no job")

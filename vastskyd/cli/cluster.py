@@ -5,7 +5,10 @@ import sys
 import click
 
 from vastskyd.cli.connect import connect
+from vastskyd.cli.jobs import show_rehearsed
 from vastskyd.cli.options import (
+    Manner,
+    act_options,
     addresses_option,
     duration_s,
     json_option,
@@ -14,10 +17,10 @@ from vastskyd.cli.options import (
     roles_of,
     roles_option,
 )
-from vastskyd.cli.output import print_json
+from vastskyd.cli.output import print_json, say
 from vastskyd.cli.recover import recover
 from vastskyd.core import answers, api
-from vastskyd.core.model import Encryption, Role
+from vastskyd.core.model import Apart, Encryption, Role
 
 
 @click.group()
@@ -33,8 +36,12 @@ def cluster() -> None:
 @roles_option
 @click.option("--data-encryption", type=click.Choice([each.value for each in Encryption]),
               help="none: for isolated networks only. [default: as configured]")  # fmt: skip
+@click.option("--single", is_flag=True,
+              help="On this host alone, for now: all roles, copies on different disks, and the"
+              " address of its default route unless --address gives another.")  # fmt: skip
 @json_option
 def init(
+    single: bool,
     name: str,
     addresses: tuple[str, ...],
     rack: str,
@@ -46,7 +53,8 @@ def init(
     """Make a cluster with this host as its first node and manager.
 
     \b
-    Example:
+    Examples:
+      vastskyctl cluster init --single
       vastskyctl cluster init --name demo --address 10.0.1.1 --address 10.0.2.1
 
     With --json: Initialised.
@@ -58,11 +66,45 @@ def init(
         node=node,
         encryption=Encryption(data_encryption) if data_encryption else None,
         roles=roles_of(roles),
+        single=single,
     )
     with connect() as client:
-        _report(client.ask(request, answers.Initialised), as_json)
-    if not as_json:
-        click.echo("next: `vastskyctl cluster token`, and on each other host `vastskyctl join`")
+        host = client.ask(request, answers.Initialised)
+    _report(host, as_json)
+    if as_json:
+        return
+    if single:
+        say(f"hosts that join later reach it at {', '.join(host.addresses)}")
+        say("next: `vastskyctl disk list --all`, and `vastskyctl disk enrol PATH...`")
+    else:
+        say("next: `vastskyctl cluster token`, and on each other host `vastskyctl join`")
+
+
+@cluster.command("set")
+@click.option("--copies-apart", required=True, type=click.Choice([each.value for each in Apart]),
+              help="What copies of the same data do not share, at the least.")  # fmt: skip
+@act_options
+@json_option
+def set_(copies_apart: str, manner: Manner, as_json: bool) -> None:
+    """Keep the copies of volumes on different hosts, or only on different disks.
+
+    With disk they are on different hosts as far as there are any with room. Copies that share too
+    much move apart by themselves, once there is room for them.
+
+    \b
+    Example:
+      vastskyctl cluster set --copies-apart host
+
+    With --json: ClusterStatus.
+    """
+    with connect() as client:
+        client.ask(manner.of(api.SetCopiesApart(copies_apart=Apart(copies_apart))), api.Done)
+        if manner.dry_run:
+            show_rehearsed(as_json=as_json)
+        elif as_json:
+            print_json(client.ask(api.ShowStatus(), answers.ClusterStatus))
+        else:
+            say(f"set copies apart, {copies_apart}: done")
 
 
 @cluster.command()
@@ -87,7 +129,7 @@ def token(roles: tuple[str, ...], valid_s: float, as_json: bool) -> None:
     if as_json:
         print_json(made)
     else:
-        click.echo(made.token)
+        say(made.token)
 
 
 @click.command()
@@ -128,7 +170,7 @@ def _report(host: answers.Initialised, as_json: bool) -> None:
         print_json(host)
     else:
         roles = ", ".join(host.roles)
-        click.echo(f"this host is node {host.node} ({roles}) of cluster {host.cluster_name}")
+        say(f"this host is node {host.node} ({roles}) of cluster {host.cluster_name}")
 
 
 cluster.add_command(recover)

@@ -41,11 +41,6 @@ def _nodes() -> list[str]:
     return [str(node.id) for node in answer.nodes] if answer else []
 
 
-def _disks() -> list[str]:
-    answer = _ask(api.ListDisks(), answers.DiskList)
-    return [str(disk.id) for disk in answer.disks if disk.id] if answer else []
-
-
 def _heads() -> list[str]:
     answer = _ask(api.ListNodes(), answers.NodeList)
     return [str(node.id) for node in answer.nodes if Role.HEAD in node.roles] if answer else []
@@ -63,19 +58,39 @@ def _settings() -> list[str]:
     return [*EFFECTS, *tables]
 
 
+def disk_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """NODE:PATH of enrolled disks; their ids only if one is being typed."""
+    answer = _ask(api.ListDisks(), answers.DiskList)
+    disks = [disk for disk in answer.disks if disk.id] if answer else []
+    places = [f"{disk.node}:{disk.path}" for disk in disks]
+    found = [place for place in places if place.startswith(incomplete)]
+    return found or [disk.id for disk in disks if disk.id.startswith(incomplete)]
+
+
 def disks_to_enrol(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """A node, then the paths of its disks that are not enrolled."""
+    """Disks that are not enrolled: paths of this host's, NODE:PATH of others', or a node and then a
+    path of its."""
     before = ctx.params.get(param.name or "") or ()
-    if not before:
-        return node_names(ctx, param, incomplete)
-    answer = _ask(api.ListDisks(node=before[0]), answers.DiskList) if len(before) == 1 else None
-    paths = [disk.path for disk in answer.disks if not disk.id] if answer else []
-    return [path for path in paths if path.startswith(incomplete)]
+    of_node = before[0] if before and not set(":/") & set(before[0]) else ""
+    if len(before) > 1 and of_node:
+        return []
+    answer = _ask(api.ListDisks(node=of_node), answers.DiskList)
+    free = [disk for disk in answer.disks if not disk.id] if answer else []
+    if of_node:
+        offered = [disk.path for disk in free]
+    else:
+        local = _ask(api.ShowLocal(), answers.LocalView)
+        here = local.node if local else ""
+        offered = [disk.path for disk in free if disk.node == here]
+        if before or ":" in incomplete:
+            offered += [f"{disk.node}:{disk.path}" for disk in free if disk.node != here]
+        else:
+            offered = _nodes() + offered
+    return [each for each in offered if each.startswith(incomplete) and each not in before]
 
 
 volume_names = _completer(_volumes)
 node_names = _completer(_nodes)
-disk_ids = _completer(_disks)
 head_names = _completer(_heads)
 job_ids = _completer(lambda: _jobs(running=False))
 running_job_ids = _completer(lambda: _jobs(running=True))

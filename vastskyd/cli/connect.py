@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from vastskyd.cli.client import Client
 
 
-def connect() -> "Client":
-    """A client of this host's vastskyd, to be used in a `with`."""
-    from vastskyd.cli.client import Client  # noqa: PLC0415
+def connect(timeout_s: float | None = None) -> "Client":
+    """A client of this host's vastskyd, to be used in a `with`. `timeout_s`: for each question, if
+    that is less than vastskyd itself takes to answer, or to say why not."""
+    from vastskyd.cli.client import CALL_TIMEOUT_S, Client  # noqa: PLC0415
 
-    return Client()
+    return Client(timeout_s=min(timeout_s or CALL_TIMEOUT_S, CALL_TIMEOUT_S))

@@ -1,19 +1,20 @@
 """What `vastskyctl top` draws: one page of a cluster as it is. Pure: values in, a page out.
 
-Names and messages come from elsewhere: they are shown as Text, so that nothing in them counts as
-rich's markup.
+Names and messages come from elsewhere: `_text` shows them, so that nothing in them counts as rich's
+markup, or to the terminal.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import click
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vastskyd.cli.output import colour_of, format_duration, format_time
+from vastskyd.cli.output import cell, colour_of, format_duration, format_time
 from vastskyd.core import answers
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Event, Job, JobState
@@ -125,7 +126,7 @@ def _table(section: Section, room: int) -> RenderableType:
 def _head(status: answers.ClusterStatus, note: str, *, most: int) -> list[Text]:
     """With at most so many lines on problems."""
     first = Text.assemble(
-        (status.name, "bold"), "  ", _word(status.health),
+        (cell(status.name), "bold"), "  ", _word(status.health),
         f"  nodes {status.nodes_online}/{status.nodes}",
         f"  disks {status.disks_online}/{status.disks}",
         f"  volumes {status.volumes_redundant}/{status.volumes} redundant",
@@ -134,9 +135,9 @@ def _head(status: answers.ClusterStatus, note: str, *, most: int) -> list[Text]:
     problems = [f"  {problem}" for problem in status.problems[:most]]
     if len(status.problems) > most:
         problems[most - 1 :] = [f"  ... {len(status.problems) - most + 1} more problems"]
-    lines = [first, *(Text(problem, style="yellow") for problem in problems)]
+    lines = [first, *(_text(problem, style="yellow") for problem in problems)]
     if note:
-        lines.append(Text(note, style="bold red"))
+        lines.append(_text(note, style="bold red"))
     for line in lines:
         line.no_wrap = True
         line.overflow = "ellipsis"
@@ -147,10 +148,10 @@ def _nodes(nodes: Iterable[answers.NodeView]) -> Section:
     ordered = sorted(nodes, key=lambda node: (node.state == "online", node.id))
     rows = (
         (
-            Text(node.id),
+            _text(node.id),
             _word(node.state, format_duration(node.unreachable_s) if node.unreachable_s else ""),
             Text(",".join(node.roles)),
-            Text(node.rack),
+            _text(node.rack),
         )
         for node in ordered
     )
@@ -162,8 +163,9 @@ def _disks(disks: Iterable[answers.DiskView]) -> Section:
     enrolled.sort(key=lambda disk: (disk.state == "online", not disk.message, disk.node, disk.path))
     rows = (
         (
-            Text(f"{disk.node}:{disk.path}"), _word(disk.state), Text(format_size(disk.size_bytes)),
-            _bar(disk.size_bytes - disk.free_bytes, disk.size_bytes), Text(disk.message),
+            _text(f"{disk.node}:{disk.path}"), _word(disk.state),
+            Text(format_size(disk.size_bytes)),
+            _bar(disk.size_bytes - disk.free_bytes, disk.size_bytes), _text(disk.message),
         )
         for disk in enrolled
     )  # fmt: skip
@@ -174,9 +176,9 @@ def _volumes(volumes: Iterable[answers.VolumeView]) -> Section:
     ordered = sorted(volumes, key=lambda volume: (volume.health == "redundant", volume.name))
     rows = (
         (
-            Text(volume.name), _word(volume.health), Text(format_size(volume.size_bytes)),
-            Text(volume.head), _word(str(volume.attachment or volume.state)),
-            Text(volume.message),
+            _text(volume.name), _word(volume.health), Text(format_size(volume.size_bytes)),
+            _text(volume.head), _word(str(volume.attachment or volume.state)),
+            _text(volume.message),
         )
         for volume in ordered
     )  # fmt: skip
@@ -188,8 +190,8 @@ def _jobs(jobs: Iterable[Job], rates: Rates) -> Section:
     running.sort(key=lambda job: (not job.total_bytes, job.started_s))
     rows = (
         (
-            Text(f"{job.kind} {job.about}"), _bar(job.done_bytes, job.total_bytes),
-            *_pace(job, rates.of(job.id)), Text(job.message),
+            _text(f"{job.kind} {job.about}"), _bar(job.done_bytes, job.total_bytes),
+            *_pace(job, rates.of(job.id)), _text(job.message),
         )
         for job in running
     )  # fmt: skip
@@ -207,14 +209,18 @@ def _pace(job: Job, rate: float | None) -> tuple[Text, Text]:
 def _events(events: Iterable[Event]) -> Section:
     newest_first = sorted(events, key=lambda event: -event.number)
     rows = (
-        (Text(format_time(event.time_s)), _word(event.severity), Text(event.message))
+        (Text(format_time(event.time_s)), _word(event.severity), _text(event.message))
         for event in newest_first
     )
     return Section(("TIME", "SEVERITY", "EVENT"), tuple(rows))
 
 
+def _text(text: str, style: str = "") -> Text:
+    return Text(click.unstyle(cell(text)), style=style)
+
+
 def _word(word: str, more: str = "") -> Text:
-    return Text.assemble((word, colour_of(word) or ""), f" {more}" if more else "")
+    return Text.assemble((cell(word), colour_of(word) or ""), f" {more}" if more else "")
 
 
 def _bar(done_bytes: int, total_bytes: int) -> RenderableType:

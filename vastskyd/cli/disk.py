@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vastskyd.cli.complete import disk_ids, disks_to_enrol, node_names
+from vastskyd.cli.complete import disk_names, disks_to_enrol, node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.disk_view import show_disk
 from vastskyd.cli.jobs import start
-from vastskyd.cli.options import json_option, no_wait_option
-from vastskyd.cli.output import interactive, paint, print_table
+from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option
+from vastskyd.cli.output import interactive, paint, print_table, say
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.errors import InvalidError
@@ -65,7 +65,7 @@ class _Disks:
             [_row(each) for each in found.disks],
         )
         if self._left_out and interactive():
-            click.echo(f"\n{self._left_out} more not enrolled: vastskyctl disk list --all")
+            say(f"\n{self._left_out} more not enrolled: vastskyctl disk list --all")
 
 
 def _row(view: answers.DiskView) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def _row(view: answers.DiskView) -> tuple[str, ...]:
 
 
 @disk.command()
-@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_ids)
+@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_names)
 @watch_option
 @json_option
 def show(name: str, watch: bool, as_json: bool) -> None:
@@ -96,53 +96,66 @@ def show(name: str, watch: bool, as_json: bool) -> None:
 
 
 @disk.command()
-@click.argument("where", nargs=-1, required=True, metavar="NODE PATH | NODE:PATH",
+@click.argument("where", nargs=-1, required=True, metavar="NODE PATH | [NODE:]PATH...",
                 shell_complete=disks_to_enrol)  # fmt: skip
 @click.option("--wipe", is_flag=True, help="Destroy what is on the disk.")
 @click.option("--failing", is_flag=True, help="Take it though it says that it is failing (SMART).")
+@act_options
 @no_wait_option
 @json_option
-def enrol(where: tuple[str, ...], wipe: bool, failing: bool, no_wait: bool, as_json: bool) -> None:
-    """Take a disk into the cluster. A path alone is of this host.
+def enrol(
+    where: tuple[str, ...], wipe: bool, failing: bool, manner: Manner, no_wait: bool, as_json: bool
+) -> None:
+    """Take disks into the cluster. A path alone is of this host.
 
-    A disk with anything on it is refused, unless --wipe; and one whose SMART health fails, unless
-    --failing: then its word does not count.
+    A disk is a whole one, a partition, or a file of which vastsky-file@.service makes a disk. One
+    with anything on it is refused, unless --wipe; and one whose SMART health fails, unless
+    --failing: then its word does not count. Of several the first that is refused ends it.
 
     \b
     Examples:
+      vastskyctl disk enrol /dev/sdb /dev/sdc3
       vastskyctl disk enrol store1 /dev/sdb
       vastskyctl disk enrol store1:/dev/disk/by-id/nvme-S5H9 --wipe
 
-    With --json: the Job.
+    With --json: the Job; of several disks, one after the other.
     """
     with connect() as client:
-        node, path = _node_and_path(client, where)
-        request = api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe, failing=failing)
-        start(client, request, as_json=as_json, no_wait=no_wait)
+        disks = _nodes_and_paths(client, where)
+        for node, path in disks:
+            part = f"{node}:{path}" if len(disks) > 1 else ""
+            request = api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe, failing=failing)
+            start(client, manner.of(request, part), as_json=as_json, no_wait=no_wait)
 
 
-def _node_and_path(client: "Client", where: tuple[str, ...]) -> tuple[str, str]:
-    if len(where) == 2:
-        return where[0], where[1]
-    if len(where) == 1 and where[0].startswith("/"):
-        return client.ask(api.ShowLocal(), answers.LocalView).node, where[0]
-    node, colon, path = where[0].partition(":")
-    if len(where) == 1 and node and colon and path:
+def _nodes_and_paths(client: "Client", where: tuple[str, ...]) -> list[tuple[str, str]]:
+    if len(where) == 2 and "/" not in where[0] and ":" not in where[0]:
+        return [(where[0], where[1])]
+    return [_node_and_path(client, each) for each in where]
+
+
+def _node_and_path(client: "Client", where: str) -> tuple[str, str]:
+    if where.startswith("/"):
+        return client.ask(api.ShowLocal(), answers.LocalView).node, where
+    node, colon, path = where.partition(":")
+    if node and colon and path:
         return node, path
     raise InvalidError(
-        f"{' '.join(where)!r} does not name a disk",
+        f"{where!r} does not name a disk",
         hint="write it as `store1 /dev/sdb` or `store1:/dev/sdb`; see `vastskyctl disk list --all`",
     )
 
 
 @disk.command()
-@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_ids)
+@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_names)
+@act_options
 @no_wait_option
 @json_option
-def retire(name: str, no_wait: bool, as_json: bool) -> None:
-    """Let a disk go that holds no legs any more, or one that is lost.
+def retire(name: str, manner: Manner, no_wait: bool, as_json: bool) -> None:
+    """Empty a disk and let it go; or forget one that is lost.
 
-    A disk that still holds legs is refused, and the volumes are named.
+    Its legs move to other disks while they are in use; the job ends when all have. Cancelling it
+    leaves the disk in use. Refused while it holds the only copy of a volume.
 
     \b
     Example:
@@ -151,4 +164,4 @@ def retire(name: str, no_wait: bool, as_json: bool) -> None:
     With --json: the Job.
     """
     with connect() as client:
-        start(client, api.RetireDisk(disk=name), as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(api.RetireDisk(disk=name)), as_json=as_json, no_wait=no_wait)

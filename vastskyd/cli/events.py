@@ -7,7 +7,7 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import format_time, heading, paint, print_json
+from vastskyd.cli.output import cell, format_time, heading, paint, print_json, say
 from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import Event
@@ -43,7 +43,7 @@ def events(follow: bool, lines: int, as_json: bool) -> None:
             print_json(answers.EventList(events=found))
             return
         if not as_json:
-            click.echo("  ".join(map(heading, ("TIME".ljust(_TIME_WIDTH), "SEVERITY", "MESSAGE"))))
+            say("  ".join(map(heading, ("TIME".ljust(_TIME_WIDTH), "SEVERITY", "MESSAGE"))))
         for event in found:
             _print(event, as_json)
         while follow:
@@ -65,4 +65,4 @@ def _print(event: Event, as_json: bool) -> None:
         print_json(event, one_line=True)
         return
     blanks = " " * (len("SEVERITY") - len(event.severity))
-    click.echo(f"{format_time(event.time_s)}  {paint(event.severity)}{blanks}  {event.message}")
+    say(f"{format_time(event.time_s)}  {paint(event.severity)}{blanks}  {cell(event.message)}")

@@ -33,7 +33,8 @@ _LOOK = "`vastskyctl status` and `journalctl -u vastskyd` say more"
 
 HELP = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 busy or in conflict with the"
-    " state, 5 vastskyd or the manager cannot be reached, 6 not allowed, 7 no space."
+    " state, 5 vastskyd or the manager cannot be reached, 6 not allowed, 7 no space, 130"
+    " interrupted."
 )
 
 

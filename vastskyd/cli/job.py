@@ -4,9 +4,9 @@ import click
 
 from vastskyd.cli.complete import job_ids, running_job_ids
 from vastskyd.cli.connect import connect
-from vastskyd.cli.jobs import see_through
+from vastskyd.cli.jobs import see_through, show_rehearsed
 from vastskyd.cli.jobs import show as show_job
-from vastskyd.cli.options import json_option
+from vastskyd.cli.options import Manner, act_options, json_option
 from vastskyd.cli.output import (
     format_share,
     format_time,
@@ -14,6 +14,7 @@ from vastskyd.cli.output import (
     print_facts,
     print_json,
     print_table,
+    say,
 )
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
@@ -113,12 +114,14 @@ def wait(job_id: str, as_json: bool) -> None:
 
 @job.command()
 @click.argument("job_id", metavar="ID", shell_complete=running_job_ids)
+@act_options
 @json_option
-def cancel(job_id: str, as_json: bool) -> None:
-    """End a job before it is done: a create, an attach or a scrub.
+def cancel(job_id: str, manner: Manner, as_json: bool) -> None:
+    """End a job before it is done: a create, an attach, a scrub, or retiring a disk.
 
-    A volume that was being made is deleted, one that was being attached is detached. A rebuild
-    would begin anew, and a detach or an enrolment may have begun on its host: these go on.
+    A volume that was being made is deleted, one that was being attached is detached; a disk that
+    was being emptied is used on. A rebuild would begin anew, and a detach or an enrolment may have
+    begun on its host: these go on.
 
     \b
     Example:
@@ -127,6 +130,10 @@ def cancel(job_id: str, as_json: bool) -> None:
     With --json: the Job.
     """
     with connect() as client:
-        client.ask(api.CancelJob(job=JobId(job_id)), api.Done)
-        if as_json:
+        client.ask(manner.of(api.CancelJob(job=JobId(job_id))), api.Done)
+        if manner.dry_run:
+            show_rehearsed(as_json=as_json)
+        elif as_json:
             print_json(show_job(client, JobId(job_id)))
+        else:
+            say(f"cancel {job_id}: done")

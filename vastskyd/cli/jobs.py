@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import click
-
-from vastskyd.cli.output import print_json
+from vastskyd.cli.output import print_json, say
 from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError, from_code
 from vastskyd.core.ids import JobId
-from vastskyd.core.model import Job, JobState, Record
+from vastskyd.core.model import Job, JobState
 
 if TYPE_CHECKING:
     from vastskyd.cli.client import Client
@@ -22,15 +20,27 @@ PAUSE_S = 0.2
 PATIENCE_S = 60.0  # the manager or vastskyd may restart meanwhile
 
 
-def start(client: "Client", request: Record, *, as_json: bool, no_wait: bool) -> None:
-    """Ask for a job and, unless `no_wait`, see it through."""
+def start(client: "Client", request: api.Act, *, as_json: bool, no_wait: bool) -> None:
+    """Ask for a job and, unless `no_wait`, see it through. Of a dry run there is none."""
+    if request.dry_run:
+        client.ask(request, api.Done)
+        show_rehearsed(as_json=as_json)
+        return
     job = client.ask(request, api.JobStarted).job
     if not no_wait:
         see_through(client, job, as_json=as_json)
     elif as_json:
         print_json(job)
     else:
-        click.echo(f"{job.kind} {job.about}: job {job.id} has begun")
+        say(f"{job.kind} {job.about}: job {job.id} has begun")
+
+
+def show_rehearsed(*, as_json: bool) -> None:
+    """What there is to say after a dry run that was not refused."""
+    if as_json:
+        print_json(api.Done())
+    else:
+        say("dry run: nothing is known that stands in its way, and nothing was changed")
 
 
 def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
@@ -38,7 +48,7 @@ def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
     try:
         job = _wait(client, job, bar=not as_json and sys.stderr.isatty())
     except KeyboardInterrupt:
-        click.echo(
+        say(
             f"\njob {job.id} goes on; come back to it with `vastskyctl job wait {job.id}`", err=True
         )
         raise
@@ -47,7 +57,7 @@ def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
     if job.state is JobState.FAILED:
         raise from_code(job.error_code, f"{job.kind} {job.about} failed: {job.message}")
     if not as_json:
-        click.echo(f"{job.kind} {job.about}: done" + (f" ({job.message})" if job.message else ""))
+        say(f"{job.kind} {job.about}: done" + (f" ({job.message})" if job.message else ""))
 
 
 def show(client: "Client", job: JobId) -> Job:

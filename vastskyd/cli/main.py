@@ -1,10 +1,15 @@
 """vastskyctl: the commands put together, and how each ends."""
 
+import errno
+import io
+import os
+import sys
 from typing import Any
 
 import click
 
 from vastskyd.cli import cluster, config, disk, events, exits, job, node, status, top, volume
+from vastskyd.cli.output import say
 from vastskyd.core.errors import VastskyError
 
 
@@ -12,12 +17,20 @@ class Program(click.Group):
     """Errors by meaning become a sentence, a hint and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # of a terminal that does not know all letters
         try:
             return super().invoke(ctx)
         except VastskyError as error:
-            click.echo(f"vastskyctl: {error.message}", err=True)
-            click.echo(f"hint: {error.hint or exits.next_step(error)}", err=True)
+            say(f"vastskyctl: {error.message}", err=True)
+            say(f"hint: {error.hint or exits.next_step(error)}", err=True)
             ctx.exit(exits.exit_code(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # nobody reads on: click ends it quietly
+            say(f"vastskyctl: the output cannot be written: {error.strerror}", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it is not tried again
+            ctx.exit(exits.FAILED)
         except KeyboardInterrupt:
             ctx.exit(exits.INTERRUPTED)
 

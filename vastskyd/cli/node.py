@@ -4,8 +4,9 @@ import click
 
 from vastskyd.cli.complete import node_names
 from vastskyd.cli.connect import connect
-from vastskyd.cli.options import json_option
-from vastskyd.cli.output import format_duration, paint, print_json, print_table
+from vastskyd.cli.jobs import show_rehearsed
+from vastskyd.cli.options import Manner, act_options, json_option
+from vastskyd.cli.output import format_duration, paint, print_json, print_table, say
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.ids import NodeId
@@ -54,8 +55,9 @@ def _state(view: answers.NodeView) -> str:
 
 @node.command()
 @click.argument("name", metavar="NODE", shell_complete=node_names)
+@act_options
 @json_option
-def remove(name: str, as_json: bool) -> None:
+def remove(name: str, manner: Manner, as_json: bool) -> None:
     """Forget a node, which must have no disks and no attached volumes left.
 
     \b
@@ -66,8 +68,10 @@ def remove(name: str, as_json: bool) -> None:
     With --json: Done, an empty object.
     """
     with connect() as client:
-        done = client.ask(api.RemoveNode(node=NodeId(name)), api.Done)
-    if as_json:
+        done = client.ask(manner.of(api.RemoveNode(node=NodeId(name))), api.Done)
+    if manner.dry_run:
+        show_rehearsed(as_json=as_json)
+    elif as_json:
         print_json(done)
     else:
-        click.echo(f"remove {name}: done")
+        say(f"remove {name}: done")

@@ -1,12 +1,20 @@
 """Options and argument types that several commands share."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TypeVar
 
 import click
+import msgspec
 
+from vastskyd.core.api import Act
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Role
 from vastskyd.core.units import parse_size
+
+A = TypeVar("A", bound=Act)
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -32,6 +40,39 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 no_wait_option = click.option(
     "--no-wait", is_flag=True, help="Return once the job has begun; see `vastskyctl job`."
 )
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a change is to be asked for. `key`: asked again under the same one, after no answer, it
+    is done once."""
+
+    dry_run: bool = False
+    key: str = ""
+
+    def of(self, request: A, part: str = "") -> A:
+        """The request in this manner; `part` tells apart several of one command."""
+        key = f"{self.key}:{part}" if self.key and part else self.key
+        return msgspec.structs.replace(request, dry_run=self.dry_run, idempotency_key=key)
+
+
+def act_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--dry-run and --idempotency-key, as `manner`."""
+
+    @click.option(
+        "--dry-run", is_flag=True, help="Only check whether it can be done; change nothing."
+    )
+    @click.option(
+        "--idempotency-key", "key", default="", metavar="KEY",
+        help="For scripts: asked again under the same KEY, it is done once.",
+    )  # fmt: skip
+    @wraps(command)
+    def with_manner(*args: object, dry_run: bool, key: str, **options: object) -> None:
+        command(*args, manner=Manner(dry_run, key), **options)
+
+    return with_manner
+
+
 roles_option = click.option(
     "--role", "roles", multiple=True, type=click.Choice([role.value for role in Role]),
     help="A role of the node; may be given more than once.",

@@ -5,6 +5,7 @@ terminals only (click strips them elsewhere) and not with NO_COLOR or on a dumb 
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -16,11 +17,33 @@ from vastskyd.core.model import Record
 
 _COLOURS = {
     "green": "ok online redundant in-sync done attached available passed",
-    "yellow": "degraded rebuilding behind joining enrolling retiring creating fencing attaching"
-    " detaching running warning unknown",
+    "yellow": "degraded rebuilding behind joining enrolling draining retiring creating fencing"
+    " attaching detaching running warning unknown",
     "red": "critical unreachable failed failing stalled unavailable error",
 }
 _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words.split()}
+
+# Colours, which may stay, or what a terminal would obey instead of showing it: control characters,
+# and those that turn the direction of writing.
+_NOT_TEXT = re.compile(
+    r"(\x1b\[[0-9;]*m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere (a program's name, a disk's serial number) with what is no text in it
+    shown as such."""
+    return _NOT_TEXT.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", text)
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """A line for people, whatever is in it."""
+    click.echo(plain(text), err=err)
+
+
+def cell(text: str) -> str:
+    """On one line."""
+    return plain(" ".join(text.splitlines()))
 
 
 def has_screen() -> bool:
@@ -61,6 +84,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Cells padded to the widest of their column, two blanks between, none at the end."""
     if not rows:
         return []
+    rows = [[cell(each) for each in row] for row in rows]
     widths = [max(width(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
 

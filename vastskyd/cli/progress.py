@@ -6,6 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vastskyd.cli.output import cell
 from vastskyd.core.model import Job
 
 
@@ -14,11 +15,11 @@ class JobBar:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[message]}"),
+            TextColumn("{task.fields[message]}", markup=False),
             console=Console(stderr=True),
             transient=True,
         )
@@ -39,8 +40,8 @@ class JobBar:
     def show(self, job: Job) -> None:
         self._progress.update(
             self._task,
-            description=f"{job.kind} {job.about}",
+            description=cell(f"{job.kind} {job.about}"),
             completed=job.done_bytes,
             total=job.total_bytes or None,
-            message=job.message,
+            message=cell(job.message),
         )

@@ -7,7 +7,7 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import interactive, print_facts, print_json, print_table
+from vastskyd.cli.output import interactive, print_facts, print_json, print_table, say
 from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.units import format_size
@@ -60,12 +60,12 @@ def recover(dry_run: bool, again: bool, without_missing: bool, yes: bool, as_jso
     if as_json:
         print_json(view)
     elif dry_run and not view.recovering:
-        click.echo("the manager has its records: there is nothing to recover")
+        say("the manager has its records: there is nothing to recover")
     elif dry_run:
         _show(view)
     else:
         kept = f"; those before are kept as {view.kept_as}" if view.kept_as else ""
-        click.echo(f"the manager has its records{kept}")
+        say(f"the manager has its records{kept}")
 
 
 def _begin(client: "Client", *, again: bool, yes: bool) -> answers.RecoveryView:
@@ -115,7 +115,7 @@ def _show(view: answers.RecoveryView) -> None:
         )
     )
     if view.volumes:
-        click.echo()
+        say()
         print_table(
             ("VOLUME", "SIZE", "COPIES", "HEAD", "LEGS SEEN"),
             [
@@ -135,6 +135,6 @@ def _show(view: answers.RecoveryView) -> None:
         ("To know", view.notes),
     ):
         if lines:
-            click.echo(f"\n{title}:")
+            say(f"\n{title}:")
         for line in lines:
-            click.echo(f"  {line}")
+            say(f"  {line}")

@@ -6,7 +6,7 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import paint, print_facts, print_table
+from vastskyd.cli.output import paint, print_facts, print_table, say
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
@@ -64,20 +64,25 @@ def _show(view: answers.ClusterStatus, local: answers.LocalView) -> None:
                 f"{format_size(view.capacity_bytes)}, {format_size(view.free_bytes)} free",
             ),
             ("Data path", "encrypted (TLS)" if view.encryption == "tls" else "not encrypted"),
+            ("Copies", f"on different {view.copies_apart}s"),
             ("Jobs", f"{view.jobs_running} running"),
             ("This host", _describe(local)),
         )
     )
     if view.problems:
-        click.echo("\nProblems:")
+        say("\nProblems:")
     for problem in view.problems:
-        click.echo(f"  {problem}")
+        say(f"  {problem}")
+    if view.notes:
+        say("\nNotes:")
+    for note in view.notes:
+        say(f"  {note}")
 
 
 def _show_local(view: answers.LocalView) -> None:
     print_facts((("Cluster", view.cluster_name), ("This host", _describe(view))))
     if view.volumes:
-        click.echo("\nVolumes here, as this host sees them:")
+        say("\nVolumes here, as this host sees them:")
         print_table(
             ("VOLUME", "DEVICE", "STATE", "MESSAGE"),
             [(each.name, each.device, paint(each.state), each.message) for each in view.volumes],

@@ -6,13 +6,13 @@ import click
 
 from vastskyd.cli.complete import head_names, volume_names
 from vastskyd.cli.connect import connect
-from vastskyd.cli.jobs import start
-from vastskyd.cli.options import json_option, no_wait_option, size_bytes
-from vastskyd.cli.output import interactive, paint, print_json, print_table
+from vastskyd.cli.here import leave, one_volume, take
+from vastskyd.cli.jobs import show_rehearsed, start
+from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option, size_bytes
+from vastskyd.cli.output import interactive, paint, print_json, print_table, say
 from vastskyd.cli.volume_view import show_placement, show_volume
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
-from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Layout
 from vastskyd.core.units import format_size
@@ -88,14 +88,7 @@ def show(name: str, watch: bool, as_json: bool) -> None:
     With --json: VolumeView.
     """
     with connect() as client:
-        shown(lambda: _one(client, name), show_volume, as_json=as_json, watch=watch)
-
-
-def _one(client: "Client", name: str) -> answers.VolumeView:
-    found = client.ask(api.ListVolumes(volume=name), answers.VolumeList).volumes
-    if len(found) != 1:
-        raise NotFoundError(f"there is no volume {name!r}", hint="see `vastskyctl volume list`")
-    return found[0]
+        shown(lambda: one_volume(client, name), show_volume, as_json=as_json, watch=watch)
 
 
 @volume.command()
@@ -104,6 +97,8 @@ def _one(client: "Client", name: str) -> answers.VolumeView:
 @copies_option
 @layout_option
 @standby_option
+@click.option("--attach", is_flag=True, help="Attach it on this host, once it is made.")
+@act_options
 @no_wait_option
 @json_option
 def create(
@@ -112,6 +107,8 @@ def create(
     copies: int | None,
     layout: str,
     standby: tuple[str, ...],
+    attach: bool,
+    manner: Manner,
     no_wait: bool,
     as_json: bool,
 ) -> None:
@@ -119,12 +116,14 @@ def create(
 
     \b
     Examples:
-      vastskyctl volume create data 100G
+      vastskyctl volume create data 100G --attach
       vastskyctl volume create ledger 2T --copies 3
       vastskyctl volume create mail 50G --standby head1 --standby head2
 
-    With --json: the Job.
+    With --json: the Job; with --attach, that of the attach after it.
     """
+    if attach and no_wait:
+        raise click.UsageError("--attach waits until the volume is made: leave --no-wait away")
     chosen = Layout(layout)
     request = api.CreateVolume(
         name=name,
@@ -134,7 +133,11 @@ def create(
         standby=tuple(NodeId(head) for head in standby),
     )
     with connect() as client:
-        start(client, request, as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(request), as_json=as_json, no_wait=no_wait)
+        if attach and not manner.dry_run:
+            here = NodeId(client.ask(api.ShowLocal(), answers.LocalView).node)
+            then = api.AttachVolume(volume=name, head=here)
+            start(client, manner.of(then, "attach"), as_json=as_json, no_wait=no_wait)
 
 
 def _copies(asked: int | None, layout: Layout) -> int:
@@ -170,9 +173,10 @@ def explain(size: int, copies: int | None, layout: str, as_json: bool) -> None:
 @click.argument("head", shell_complete=head_names)
 @click.option("--force", is_flag=True, help="Even with fewer legs than surely hold every write:"
               " the last writes may be lost.")  # fmt: skip
+@act_options
 @no_wait_option
 @json_option
-def attach(name: str, head: str, force: bool, no_wait: bool, as_json: bool) -> None:
+def attach(name: str, head: str, force: bool, manner: Manner, no_wait: bool, as_json: bool) -> None:
     """Make a volume the device /dev/vastsky/NAME of node HEAD.
 
     Attached to another head, it moves, once that one is fenced.
@@ -185,16 +189,17 @@ def attach(name: str, head: str, force: bool, no_wait: bool, as_json: bool) -> N
     """
     with connect() as client:
         request = api.AttachVolume(volume=name, head=NodeId(head), force=force)
-        start(client, request, as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(request), as_json=as_json, no_wait=no_wait)
 
 
 @volume.command()
 @name_argument
 @click.argument("head", required=False, default="", shell_complete=head_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Needed where nobody can be asked.")
+@act_options
 @no_wait_option
 @json_option
-def failover(name: str, head: str, yes: bool, no_wait: bool, as_json: bool) -> None:
+def failover(name: str, head: str, yes: bool, manner: Manner, no_wait: bool, as_json: bool) -> None:
     """Move a volume to HEAD at once, or to its first standby head that is online.
 
     The head that has it is fenced: programs that use the volume there get I/O errors, and writes
@@ -207,15 +212,15 @@ def failover(name: str, head: str, yes: bool, no_wait: bool, as_json: bool) -> N
     With --json: the Job.
     """
     with connect() as client:
-        if not yes:
+        if not (yes or manner.dry_run):
             _confirm_fencing(client, name)
         request = api.FailoverVolume(volume=name, head=head)
-        start(client, request, as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(request), as_json=as_json, no_wait=no_wait)
 
 
 def _confirm_fencing(client: "Client", name: str) -> None:
     """Asks where somebody may be hurt: the volume's head is online."""
-    view = _one(client, name)
+    view = one_volume(client, name)
     nodes = {node.id: node for node in client.ask(api.ListNodes(), answers.NodeList).nodes}
     if not view.head or nodes[NodeId(view.head)].state != "online":
         return
@@ -230,8 +235,11 @@ def _confirm_fencing(client: "Client", name: str) -> None:
 @name_argument
 @standby_option
 @click.option("--no-standby", is_flag=True, help="It waits for its head, as long as that takes.")
+@act_options
 @json_option
-def set_(name: str, standby: tuple[str, ...], no_standby: bool, as_json: bool) -> None:
+def set_(
+    name: str, standby: tuple[str, ...], no_standby: bool, manner: Manner, as_json: bool
+) -> None:
     """Change what a volume does when its head is unreachable.
 
     \b
@@ -245,16 +253,21 @@ def set_(name: str, standby: tuple[str, ...], no_standby: bool, as_json: bool) -
         raise click.UsageError("say either --standby HEAD or --no-standby")
     with connect() as client:
         heads = tuple(NodeId(head) for head in standby)
-        client.ask(api.SetStandby(volume=name, heads=heads), api.Done)
-        if as_json:
-            print_json(_one(client, name))
+        client.ask(manner.of(api.SetStandby(volume=name, heads=heads)), api.Done)
+        if manner.dry_run:
+            show_rehearsed(as_json=as_json)
+        elif as_json:
+            print_json(one_volume(client, name))
+        else:
+            say(f"set {name}: done")
 
 
 @volume.command()
 @name_argument
+@act_options
 @no_wait_option
 @json_option
-def scrub(name: str, no_wait: bool, as_json: bool) -> None:
+def scrub(name: str, manner: Manner, no_wait: bool, as_json: bool) -> None:
     """Compare the copies of an attached volume with each other.
 
     What differs is repaired where most of three or more copies agree, and reported where they do
@@ -267,14 +280,15 @@ def scrub(name: str, no_wait: bool, as_json: bool) -> None:
     With --json: the Job.
     """
     with connect() as client:
-        start(client, api.ScrubVolume(volume=name), as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(api.ScrubVolume(volume=name)), as_json=as_json, no_wait=no_wait)
 
 
 @volume.command()
 @name_argument
+@act_options
 @no_wait_option
 @json_option
-def detach(name: str, no_wait: bool, as_json: bool) -> None:
+def detach(name: str, manner: Manner, no_wait: bool, as_json: bool) -> None:
     """Take a volume off its head. Refused while it is in use there.
 
     \b
@@ -284,15 +298,16 @@ def detach(name: str, no_wait: bool, as_json: bool) -> None:
     With --json: the Job.
     """
     with connect() as client:
-        start(client, api.DetachVolume(volume=name), as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(api.DetachVolume(volume=name)), as_json=as_json, no_wait=no_wait)
 
 
 @volume.command()
 @name_argument
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Needed where nobody can be asked.")
+@act_options
 @no_wait_option
 @json_option
-def delete(name: str, yes: bool, no_wait: bool, as_json: bool) -> None:
+def delete(name: str, yes: bool, manner: Manner, no_wait: bool, as_json: bool) -> None:
     """Delete a volume and its data. It must be detached.
 
     \b
@@ -301,9 +316,13 @@ def delete(name: str, yes: bool, no_wait: bool, as_json: bool) -> None:
 
     With --json: the Job.
     """
-    if not yes:
+    if not (yes or manner.dry_run):
         if not interactive():
             raise click.UsageError("without a terminal to ask on, deleting needs --yes")
         click.confirm(f"Delete volume {name} and all its data?", abort=True)
     with connect() as client:
-        start(client, api.DeleteVolume(volume=name), as_json=as_json, no_wait=no_wait)
+        start(client, manner.of(api.DeleteVolume(volume=name)), as_json=as_json, no_wait=no_wait)
+
+
+volume.add_command(take)
+volume.add_command(leave)

@@ -1,7 +1,5 @@
 """What `vastskyctl volume show` prints."""
 
-import click
-
 from vastskyd.cli.output import (
     columns,
     format_share,
@@ -10,6 +8,7 @@ from vastskyd.cli.output import (
     paint,
     print_facts,
     print_table,
+    say,
 )
 from vastskyd.core import answers
 from vastskyd.core.model import ScrubResult
@@ -33,16 +32,16 @@ def show_volume(view: answers.VolumeView) -> None:
     )
     legs = iter(columns([_leg_row(leg) for segment in view.segments for leg in segment.legs]))
     for segment in view.segments:
-        click.echo(f"{heading(f'Segment {segment.index}')}  {format_size(segment.length_bytes)}")
+        say(f"{heading(f'Segment {segment.index}')}  {format_size(segment.length_bytes)}")
         for number, _ in enumerate(segment.legs, start=1):
             branch = "└─" if number == len(segment.legs) else "├─"
-            click.echo(f"{branch} {next(legs)}")
+            say(f"{branch} {next(legs)}")
 
 
 def show_placement(found: answers.Placement) -> None:
-    click.echo(f"{'It fits' if found.fits else 'It does not fit'}: {found.reason}")
+    say(f"{'It fits' if found.fits else 'It does not fit'}: {found.reason}")
     if found.hint:
-        click.echo(f"hint: {found.hint}")
+        say(f"hint: {found.hint}")
     print_table(
         ("NODE", "PATH", "TAKES", "FREE", "IN ONE PIECE", "WHY"),
         [_verdict_row(verdict) for verdict in found.disks],

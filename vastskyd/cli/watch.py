@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from vastskyd.cli.output import format_time, has_screen, print_json, width
+from vastskyd.cli.output import format_time, has_screen, plain, print_json, say, width
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import Record
 
@@ -38,7 +38,7 @@ def shown(ask: Callable[[], A], show: Print[A], *, as_json: bool, watch: bool = 
     else:
         click.clear()
         click.get_current_context().color = True  # on the page too, which is no terminal
-        _repeat(ask, _drawn(show), lambda error: _draw([f"vastskyctl: {error.message}"]))
+        _repeat(ask, _drawn(show), lambda error: _draw([plain(f"vastskyctl: {error.message}")]))
 
 
 def _repeat(
@@ -54,7 +54,7 @@ def _repeat(
 
 
 def _complain(error: UnreachableError) -> None:
-    click.echo(f"vastskyctl: {error.message}", err=True)
+    say(f"vastskyctl: {error.message}", err=True)
 
 
 def _json_lines(answer: Record) -> None:
@@ -64,7 +64,7 @@ def _json_lines(answer: Record) -> None:
 def _apart(show: Print[A]) -> Print[A]:
     def print_it(answer: A) -> None:
         show(answer)
-        click.echo()
+        say()
 
     return print_it
 

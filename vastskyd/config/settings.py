@@ -28,6 +28,8 @@ RIGHT: dict[str, str] = {
     "port": "a TCP port from 1 to 65535",
     "rack": 'at most 63 letters, digits, ".", "_" and "-", as in rack = "r12"',
     "log_level": '"debug", "info", "warning" or "error"',
+    "auto_enroll": "a list of at most 64 patterns of names in /dev/disk/by-id or /dev/disk/by-path,"
+    ' as in ["/dev/disk/by-id/nvme-*"]',
     "timeouts": "a table: [timeouts]",
     "timeouts.leg_timeout_s": "seconds from 1 to 600",
     "timeouts.heartbeat_s": "seconds from 0.2 to 60",
@@ -70,6 +72,7 @@ EFFECTS: dict[str, Effect] = {
     "port": Effect.JOIN,
     "rack": Effect.JOIN,
     "log_level": Effect.RELOAD,
+    "auto_enroll": Effect.RELOAD,
     "timeouts.leg_timeout_s": Effect.RELOAD,
     "timeouts.heartbeat_s": Effect.RESTART,
     "timeouts.dead_after_s": Effect.RESTART,
@@ -90,6 +93,9 @@ EFFECTS: dict[str, Effect] = {
     "placement.data_encryption": Effect.JOIN,
 }
 
+AUTO_ENROLL_MAX = 64
+# Not /dev/sd*: such a name is another disk's after the next boot.
+_DISK_PATTERN = re.compile(r"/dev/disk/by-(id|path)/[^/\s]+")
 _RACK = re.compile(r"[A-Za-z0-9._-]{0,63}")
 
 
@@ -157,7 +163,8 @@ class Placement(Record):
 
 
 class Config(Record):
-    """`roles` None and `addresses` empty: as `cluster init` or the join token say."""
+    """`roles` None and `addresses` empty: as `cluster init` or the join token say. `auto_enroll`:
+    which of this host's disks are taken in by themselves, if they are empty."""
 
     state_dir: str = "/var/lib/vastsky"
     runtime_dir: str = "/run/vastsky"
@@ -166,6 +173,7 @@ class Config(Record):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8884
     rack: str = ""
     log_level: LogLevel = LogLevel.INFO
+    auto_enroll: tuple[str, ...] = ()
     timeouts: Timeouts = Timeouts()
     rebuild: Rebuild = Rebuild()
     scrub: Scrub = Scrub()
@@ -209,6 +217,13 @@ def _check_addresses(config: Config) -> None:
         raise ValueError
 
 
+def _check_auto_enroll(config: Config) -> None:
+    if len(config.auto_enroll) > AUTO_ENROLL_MAX or not all(
+        _DISK_PATTERN.fullmatch(pattern) for pattern in config.auto_enroll
+    ):
+        raise ValueError
+
+
 def _check_smart_interval(config: Config) -> None:
     if config.smart.interval_s != 0:
         _between(config.smart.interval_s, 10, 604_800)
@@ -225,6 +240,7 @@ CHECKS: dict[str, Callable[[Config], None]] = {
     "roles": _check_roles,
     "addresses": _check_addresses,
     "rack": _check_rack,
+    "auto_enroll": _check_auto_enroll,
     "timeouts.leg_timeout_s": lambda config: _between(config.timeouts.leg_timeout_s, 1, 600),
     "timeouts.heartbeat_s": lambda config: _between(config.timeouts.heartbeat_s, 0.2, 60),
     "timeouts.dead_after_s": lambda config: _between(config.timeouts.dead_after_s, 1, 600),

@@ -2,6 +2,7 @@
 
 from vastskyd.core.ids import ClusterId, DiskId, NodeId, VolumeId
 from vastskyd.core.model import (
+    Apart,
     AttachmentState,
     Encryption,
     Event,
@@ -68,7 +69,8 @@ class SmartView(Record):
 
 
 class DiskView(Record):
-    """A candidate has no id, and its `message` says why it cannot be enrolled without --wipe.
+    """A candidate has no id, and its `message` says what is on it, for which it cannot be enrolled
+    without --wipe; or why it was not enrolled by itself, though it matches auto_enroll.
     `volumes`: the names of those that have legs on it. `smart` is missing until it was asked."""
 
     id: DiskId
@@ -122,7 +124,8 @@ class VolumeView(Record):
 
 
 class ClusterStatus(Record):
-    """`health`: ok, degraded or critical; `problems` are sentences for people."""
+    """`health`: ok, degraded or critical; `problems` and `notes` are sentences for people: what is
+    wrong, and what they should know of what is not."""
 
     cluster: ClusterId
     name: str
@@ -139,6 +142,8 @@ class ClusterStatus(Record):
     capacity_bytes: int
     free_bytes: int
     jobs_running: int
+    copies_apart: Apart = Apart.HOST
+    notes: tuple[str, ...] = ()
 
 
 class RecoveredVolume(Record):
@@ -221,9 +226,10 @@ class LocalView(Record):
 
 
 class Initialised(Record):
-    """What this host has become."""
+    """What this host has become. `addresses`: where other hosts reach it, one per data network."""
 
     cluster: ClusterId
     cluster_name: str
     node: NodeId
     roles: tuple[Role, ...]
+    addresses: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from vastskyd.core.description import DiskDescription
 from vastskyd.core.documents import Document, Report
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId
 from vastskyd.core.model import (
+    Apart,
     Encryption,
     Job,
     Layout,
@@ -228,6 +229,13 @@ class SetStandby(Act):
     heads: tuple[NodeId, ...]
 
 
+class SetCopiesApart(Act):
+    """What the copies of a segment do not share, from now on: a host, or only a disk. What shares
+    too much moves apart while there is room for it. Answer: Done."""
+
+    copies_apart: Apart
+
+
 class DeleteVolume(Act):
     """Answer: JobStarted. BusyError while attached."""
 
@@ -320,7 +328,9 @@ class ShowLocal(Record):
 
 class InitCluster(Record):
     """Make a cluster of which this host is the first node and the manager. Empty members are
-    left to vastskyd: `node` is the host's name, the others as configured.
+    left to vastskyd: `node` is the host's name, the others as configured. `single`: it is the only
+    host for now: it has all roles, keeps the copies of volumes on different disks, and its address
+    is that of its default route.
     Answer: Initialised. ConflictError if the host belongs to a cluster."""
 
     name: str
@@ -329,6 +339,7 @@ class InitCluster(Record):
     node: str = ""
     encryption: Encryption | None = None
     roles: tuple[Role, ...] = ()
+    single: bool = False
 
 
 class JoinCluster(Record):
@@ -369,6 +380,7 @@ ADMIN_REQUESTS: dict[type[Record], type[Record]] = {
     DetachVolume: JobStarted,
     ScrubVolume: JobStarted,
     SetStandby: Done,
+    SetCopiesApart: Done,
     RemoveNode: Done,
     CancelJob: Done,
     ExplainPlacement: Placement,

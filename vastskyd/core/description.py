@@ -29,6 +29,7 @@ class ExtentRecord(Record):
     `leg_state` and `legs` are as of `set_revision`, and may be out of date: of several legs the
     one with the highest revision speaks, and md's superblocks have the last word. `segments` is
     how many the volume has. `deleted`: it is being wiped because its volume was deleted.
+    `mending`: the attachment of this epoch is nobody's, and gives nobody a device.
     """
 
     id: ExtentId
@@ -50,6 +51,7 @@ class ExtentRecord(Record):
     set_revision: int = 0
     legs: tuple[LegHint, ...] = ()
     deleted: bool = False
+    mending: bool = False
 
     @property
     def end_bytes(self) -> int:

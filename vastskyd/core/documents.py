@@ -7,7 +7,7 @@ one whole. A report is the node's whole view of its kernel and disks; the manage
 
 from enum import StrEnum
 
-from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Encryption, Layout, LegState, Record, SmartReading
 
 # --- documents: what should be -----------------------------------------------------------
@@ -30,7 +30,8 @@ class LegHint(Record, array_like=True):
 
 class VolumeHints(Record):
     """What each extent's disk remembers of its volume and its segment, for the day the manager's
-    database is lost. `set_revision` is the segment's, `segments` how many the volume has."""
+    database is lost. `set_revision` is the segment's, `segments` how many the volume has;
+    `mending`: nobody asked for the attachment of this epoch."""
 
     volume_name: str
     volume_size_bytes: int
@@ -44,6 +45,7 @@ class VolumeHints(Record):
     set_revision: int = 0
     legs: tuple[LegHint, ...] = ()
     deleted: bool = False
+    mending: bool = False
 
 
 class ExtentSpec(Record):
@@ -78,7 +80,8 @@ class ExportServerSpec(Record):
 
 class DiskSpec(Record):
     """A disk this host should have. `wipe` allows enrolment to destroy what is on it, `failing` to
-    take it though its SMART health fails."""
+    take it though its SMART health fails. `unasked`: nobody asked for it, so nothing at all may be
+    on it."""
 
     id: DiskId
     path: str
@@ -86,6 +89,7 @@ class DiskSpec(Record):
     enrol: bool = False
     wipe: bool = False
     failing: bool = False
+    unasked: bool = False
 
 
 class StorageDocument(Record):
@@ -137,7 +141,8 @@ class SegmentSpec(Record):
 
 
 class VolumeSpec(Record):
-    """`attached` False: take it down, unless it is in use."""
+    """`attached` False: take it down, unless it is in use. `exposed` False: its segments are run,
+    and nobody is given a device to use it by."""
 
     id: VolumeId
     name: str
@@ -148,6 +153,7 @@ class VolumeSpec(Record):
     attached: bool
     encryption: Encryption
     segments: tuple[SegmentSpec, ...]
+    exposed: bool = True
 
 
 class HeadDocument(Record):
@@ -178,7 +184,8 @@ class DiskCondition(StrEnum):
 
 class DiskFact(Record):
     """`slow_ms`: what a request takes of late, if that is too long for a disk that is well.
-    `smart`: what the disk last said of itself; None: it was not asked yet, or sleeps."""
+    `smart`: what the disk last said of itself; None: it was not asked yet, or sleeps. `drive` and
+    `file` as the manager keeps them of a disk."""
 
     id: DiskId
     path: str
@@ -189,16 +196,29 @@ class DiskFact(Record):
     message: str = ""
     slow_ms: int = 0
     smart: SmartReading | None = None
+    drive: str = ""
+    file: str = ""
+
+
+class DiskClaim(Record):
+    """Whose a disk is by the description that it carries. All empty: that cannot be read."""
+
+    cluster: ClusterId
+    cluster_name: str
+    disk: DiskId
 
 
 class CandidateFact(Record):
-    """A block device that is nobody's member yet. `found` says what is on it, or is empty."""
+    """A block device that is nobody's member yet. `found` says what is on it, or is empty.
+    `matches`: the pattern of auto_enroll that it matches; a partition matches none."""
 
     path: str
     serial: str
     size_bytes: int
     found: str
     aliases: tuple[str, ...] = ()
+    claim: DiskClaim | None = None
+    matches: str = ""
 
 
 class ExtentCondition(StrEnum):
@@ -288,7 +308,8 @@ class VolumeCondition(StrEnum):
 
 
 class VolumeFact(Record):
-    """A volume's stack on its head. A volume that is not in the report has no stack there."""
+    """A volume's stack on its head. A volume that is not in the report has no stack there.
+    `exposed`, as its document had it: where it is active it has a device, else its segments run."""
 
     id: VolumeId
     epoch: int
@@ -296,6 +317,7 @@ class VolumeFact(Record):
     segments: tuple[SegmentFact, ...] = ()
     users: tuple[str, ...] = ()
     message: str = ""
+    exposed: bool = True
 
 
 class HeadReport(Record):

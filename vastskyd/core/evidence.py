@@ -79,6 +79,12 @@ class Evidence:
         extents = {f.record.id for f in self.volumes.get(volume, ())}
         return [export for export in self.exports if export.extent in extents]
 
+    def is_mended(self, volume: VolumeId, epoch: int) -> bool:
+        """Whether nobody asked for the attachment of this epoch, by all that the disks say. Those
+        that say else have heard of it later."""
+        said = [f.record.mending for f in self.volumes.get(volume, ()) if f.record.epoch == epoch]
+        return bool(said) and all(said)
+
     def epoch(self, volume: VolumeId) -> int:
         """The highest that anything of the volume is known to have had."""
         epochs: Iterable[int] = (

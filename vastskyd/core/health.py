@@ -2,12 +2,13 @@
 
 from enum import StrEnum
 
+from vastskyd.core import mending
 from vastskyd.core.ailing import disk_warnings
 from vastskyd.core.documents import LegCondition, LegFact, VolumeCondition
-from vastskyd.core.evacuating import outlook
+from vastskyd.core.evacuating import outlook, stuck_on
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.legs import leg_facts, reachable, volume_fact
-from vastskyd.core.model import AttachmentState, Disk, DiskState, LegState, Segment, Volume
+from vastskyd.core.model import Apart, AttachmentState, Disk, DiskState, LegState, Segment, Volume
 from vastskyd.core.recovery import is_lost
 from vastskyd.core.scrubbing import undecided
 from vastskyd.core.turn import Turn, disk_name
@@ -29,21 +30,33 @@ _GOOD = (LegState.IN_SYNC, LegState.JOINING)
 
 def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
     """The word, and a sentence that says why, if it is not redundant."""
-    attachment = volume.attachment
+    attachment = volume.given()
     if attachment is not None and attachment.state is not AttachmentState.FENCING:
-        if not turn.facts[attachment.head].online:
+        head = turn.facts[attachment.head]
+        if not head.online:
             return Health.UNKNOWN, f"its head {attachment.head} is unreachable"
+        if head.report is not None and not head.fresh:
+            # What it said before it was away may be long over.
+            return Health.UNKNOWN, f"its head {attachment.head} is back and has not spoken yet"
         fact = volume_fact(turn, volume)
         if attachment.state is AttachmentState.ATTACHED and (
             fact is None or fact.condition is not VolumeCondition.ACTIVE
         ):
             return Health.UNAVAILABLE, "" if fact is None else fact.message
-    facts = leg_facts(turn, volume)
+    facts = _facts(turn, volume)
     words = [_segment_health(turn, volume, segment, facts) for segment in volume.segments]
-    worst = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
-    if worst[0] is Health.REDUNDANT:
-        return Health.REDUNDANT, undecided(volume)
-    return worst
+    worst, why = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
+    if worst is Health.REDUNDANT:
+        why = undecided(volume)
+    return worst, "; ".join(said for said in (why, mending.note(turn, volume)) if said)
+
+
+def _facts(turn: Turn, volume: Volume) -> dict[ExtentId, LegFact]:
+    """What a head that only mends the volume said before it went away is of no interest."""
+    on = volume.attachment
+    if on is not None and on.mending and not turn.facts[on.head].online:
+        return {}
+    return leg_facts(turn, volume)
 
 
 _ORDER = [Health.REDUNDANT, Health.REBUILDING, Health.DEGRADED, Health.STALLED, Health.UNAVAILABLE]
@@ -61,6 +74,11 @@ def _segment_health(
     if facts:
         # One that md gave up is gone, whether that could be recorded yet or not.
         out = {e for e, f in facts.items() if f.condition is LegCondition.OUT}
+        out |= {
+            e
+            for e, f in facts.items()
+            if f.condition is LegCondition.ABSENT and not reachable(turn, e)
+        }
         good = [leg.extent for leg in segment.legs if leg.state in _GOOD and leg.extent not in out]
     else:
         good = [
@@ -80,7 +98,9 @@ def _segment_health(
     if filling:
         return Health.REBUILDING, f"{where}: rebuilding on {_names(turn, filling)}"
     lost = any(is_lost(turn, volume, segment, leg) for leg in segment.legs)
-    spare = "; no disk of another node has room for a rebuild" if lost else ""
+    lost = lost or mending.is_stuck(turn, volume, segment)
+    other = "disk of another node" if turn.apart is Apart.HOST else "other disk"
+    spare = f"; no {other} has room for a rebuild" if lost else ""
     return (
         Health.DEGRADED,
         f"{where}: {len(good)} of {len(of_segment)} legs; without {_names(turn, missing)}{spare}",
@@ -123,11 +143,14 @@ def problems(turn: Turn) -> tuple[str, ...]:
         if disk.state is DiskState.FAILING:
             why = f"it says so itself (SMART: {disk.reason})"
             said.append(f"disk {disk_name(disk)} is failing: {why}; {outlook(turn, disk)}")
+        if disk.state is DiskState.DRAINING and stuck_on(turn, disk):
+            said.append(f"disk {disk_name(disk)} cannot be emptied: {outlook(turn, disk)}")
         said += [f"disk {disk_name(disk)}: {each}" for each in ailments(turn, disk)]
         if disk.slow:
             said.append(f"disk {disk_name(disk)} is slow{_pace(turn, disk)}")
     for volume in turn.draft.volumes.values():
-        said += _together(turn, volume)
+        if turn.apart is Apart.HOST:
+            said += _together(turn, volume)
         if said_of_copies := undecided(volume):
             said.append(f"volume {volume.name}: {said_of_copies}")
         health, why = volume_health(turn, volume)
@@ -154,7 +177,8 @@ def _pace(turn: Turn, disk: Disk) -> str:
 
 
 def _together(turn: Turn, volume: Volume) -> list[str]:
-    """Legs that would be lost with one host: a disk was moved there."""
+    """Legs that would be lost with one host: a disk was moved there, or the cluster has been told
+    only now to keep them apart."""
     said = []
     for segment in volume.segments:
         nodes = [turn.node_of(leg.extent) for leg in segment.legs]

@@ -20,6 +20,9 @@ JobId = NewType("JobId", str)
 VOLUME_ID_DIGITS = 24
 SHORT_ID_DIGITS = 16
 
+# The directory in /dev/vastsky that has a link for each volume's id.
+BY_ID = "by-id"
+
 _NODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -40,6 +43,11 @@ def node_id(text: str) -> NodeId:
 
 def volume_name(text: str) -> str:
     """A volume's name: what stands in /dev/vastsky/NAME."""
+    if text == BY_ID:
+        raise InvalidError(
+            f"no volume can be called {text}: /dev/vastsky/{text} has the links by id",
+            hint="choose another name",
+        )
     if not _VOLUME_NAME.fullmatch(text):
         raise InvalidError(
             f"{text!r} is not a volume name",

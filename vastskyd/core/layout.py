@@ -16,6 +16,7 @@ from vastskyd.core.documents import (
     VolumeFact,
     VolumeSpec,
 )
+from vastskyd.core.guards import GUARD_BYTES, guarded_length
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.model import Layout, LegState
 from vastskyd.core.names import LegName, VolumeDeviceName, volume_dm_name
@@ -48,6 +49,7 @@ from vastskyd.core.steps import (
     ResizeArray,
     Step,
     StopArray,
+    ThawArray,
     UnmapLeg,
     UnmapVolume,
 )
@@ -123,11 +125,11 @@ def plan_volume(
     _drop_dead_paths(draft, spec, sight)
     if draft.only_connects():
         _expose(draft, spec, segments, sight)
-    exposed = spec.id in sight.volumes
-    condition = VolumeCondition.ACTIVE if exposed else VolumeCondition.ASSEMBLING
+    there = spec.id in sight.volumes if spec.exposed else _runs(segments)
+    condition = VolumeCondition.ACTIVE if there else VolumeCondition.ASSEMBLING
     return Plan(
         tuple(draft.steps),
-        _fact(spec, segments, condition, "" if exposed else draft.waits_for),
+        _fact(spec, segments, condition, "" if there else draft.waits_for),
     )
 
 
@@ -145,7 +147,15 @@ def _fact(
         segments=tuple(segment.fact() for segment in segments),
         users=users,
         message=message,
+        exposed=spec.exposed,
     )
+
+
+def _runs(segments: list[SegmentSight]) -> bool:
+    """All of the volume is there and written to, be it by md alone."""
+    arrays = [segment.array for segment in segments if segment.spec.initialised]
+    running = [array for array in arrays if array is not None and not array.read_only]
+    return len(running) == len(segments)
 
 
 def _leg_name(spec: VolumeSpec, segment: SegmentSight, leg: LegSpec) -> LegName:
@@ -158,29 +168,46 @@ def _leg_name(spec: VolumeSpec, segment: SegmentSight, leg: LegSpec) -> LegName:
 def _drop_lost_legs(draft: _Draft, spec: VolumeSpec, segment: SegmentSight, sight: Sight) -> None:
     """Lets md go on without the legs that it may go on without, one a batch, then clears away
     what md already gave up. In this order: md does not clear away before all I/O that is under way
-    on the array is done (drivers/md/md.c, mddev_suspend), and some may be held by the next leg."""
+    on the array is done (drivers/md/md.c, mddev_suspend), and some may be held by the next leg.
+    A leg that gets errors only is out whether md could be told so or not: it is told in time."""
     if spec.layout is Layout.LINEAR:
         _fail_bad_blocks(draft, segment, sight)
     array = segment.array
     if array is None:
         return
     wanted = {leg.extent: leg for leg in segment.spec.legs}
-    members = _members(array, sight)
+    members, cut_off = _members(array, sight), sight.cut_off(array)
     faulty = [seen for seen in members if array.members[kernel_name(seen.device)].faulty]
     working = [seen for seen in members if seen not in faulty]
-    for seen in working:
+    cut = [seen for seen in working if kernel_name(seen.device) in cut_off]
+    used = [seen for seen in working if seen not in cut]
+    for seen in used:
         extent = seen.name.extent
         if extent not in wanted or _may_drop(segment, extent):
-            draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
+            if _answers(used, sight, but=seen):
+                draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
+            elif sight.works(seen):
+                draft.steps.append(BreakLeg(seen.name))
+            elif seen.holds:
+                draft.steps.append(ReleaseLeg(seen.name))
             return
-    for seen in working:
+    for seen in used:
         extent = seen.name.extent
         if wanted[extent].leaving and _may_leave(segment, extent, spec.copies):
             draft.steps += [ReleaseLeg(seen.name), FailMember(array.device, seen.device)]
             return
+    if cut and _answers(used, sight):
+        draft.steps.append(FailMember(array.device, cut[0].device))
+        return
     draft.steps += [ReleaseLeg(seen.name) for seen in faulty if seen.holds]
-    if faulty and all(set(seen.paths) - seen.failed for seen in working):
+    if faulty and not cut and _answers(used, sight):
         draft.steps.append(RemoveMember(array.device, faulty[0].device))
+
+
+def _answers(used: list[SeenLeg], sight: Sight, but: SeenLeg | None = None) -> bool:
+    """Whether md can be asked for anything: while it writes superblocks it keeps its lock, and a
+    leg that holds I/O holds them too (drivers/md/md.c, md_update_sb)."""
+    return all(sight.works(leg) for leg in used if leg is not but)
 
 
 def _fail_bad_blocks(draft: _Draft, segment: SegmentSight, sight: Sight) -> None:
@@ -244,7 +271,7 @@ def _reach_legs(
             if endpoint.network not in {path.network for path in live}
         ]
         seen = sight.legs.get(leg.extent)
-        if seen is not None and _is_given_up(segment.array, seen):
+        if seen is not None and _is_given_up(segment.array, seen, sight):
             continue  # its hold has ended until md has let go of it
         broken = leg.extent in trouble and trouble[leg.extent].broken
         # Of a disk that was moved from this host to another, what is left here is no way to it.
@@ -262,9 +289,11 @@ def _reach_legs(
                 draft.steps.append(MapLeg(name, wanted, leg.length_bytes))
 
 
-def _is_given_up(array: SeenArray | None, seen: SeenLeg) -> bool:
-    member = None if array is None else array.members.get(kernel_name(seen.device))
-    return member is not None and member.faulty
+def _is_given_up(array: SeenArray | None, seen: SeenLeg, sight: Sight) -> bool:
+    device = kernel_name(seen.device)
+    if array is None or device not in array.members:
+        return False
+    return array.members[device].faulty or device in sight.cut_off(array)
 
 
 def _is_useful(segment: SegmentSight, leg: LegSpec) -> bool:
@@ -307,6 +336,9 @@ def _build_array(
     waited: bool,
 ) -> None:
     if segment.array is not None:
+        if segment.array.frozen:
+            # By whoever added a leg, and was killed over it: a leg's I/O may have been held.
+            draft.steps.append(ThawArray(segment.array.device))
         _fill_array(draft, spec, segment, segment.array, sight)
         return
     half_made = sight.arrays.get((spec.id, segment.spec.index))
@@ -349,7 +381,7 @@ def _build_array(
                 segment.spec.index,
                 tuple(there),
                 spec.copies,
-                segment.spec.length_bytes,
+                guarded_length(segment.spec.length_bytes),
             )
         )
 
@@ -396,7 +428,7 @@ def _may_resize(array: SeenArray, sight: Sight) -> bool:
 
 
 def _expose(draft: _Draft, spec: VolumeSpec, segments: list[SegmentSight], sight: Sight) -> None:
-    parts: list[tuple[str, int]] = []
+    parts: list[tuple[str, int, int]] = []
     for segment in segments:
         device = _segment_device(spec, segment, sight)
         if device is None:
@@ -415,13 +447,13 @@ def _expose(draft: _Draft, spec: VolumeSpec, segments: list[SegmentSight], sight
                 f" with {len(there)} of {len(committed)} in-sync legs"
             )
             return
-        parts.append((device, segment.spec.length_bytes))
+        parts.append((device, GUARD_BYTES, segment.spec.length_bytes))
     draft.steps += [
         MakeWritable(segment.array.device)
         for segment in segments
         if segment.array is not None and segment.array.read_only
     ]
-    if spec.id not in sight.volumes and not draft.steps:
+    if spec.exposed and spec.id not in sight.volumes and not draft.steps:
         name = VolumeDeviceName(spec.id, spec.epoch)
         draft.steps.append(MapVolume(name, volume_dm_name(spec.name), tuple(parts)))
 
@@ -463,9 +495,9 @@ def plan_teardown(
         # acknowledge what they took, in a history that is over. What they took before waits for
         # the others: when these go, md calls it written, and nobody may be told.
         used = [leg for leg in legs if leg.holds or leg.paths]
-        released += [BreakLeg(leg.name) for leg in used if _works(leg)]
+        released += [BreakLeg(leg.name) for leg in used if sight.works(leg)]
         released += [EndWriters(seen.dm_name)] if seen is not None else []
-        released += [BreakLeg(leg.name) for leg in used if not _works(leg)]
+        released += [BreakLeg(leg.name) for leg in used if not sight.works(leg)]
     if seen is not None and not seen.broken_off:
         return (*released, UnmapVolume(seen.dm_name, force))
     # Nobody can write any more: no acknowledgement depends on what md does without these.
@@ -482,10 +514,6 @@ def plan_teardown(
     if seen is not None:
         return (UnmapVolume(seen.dm_name, force),)
     return ()
-
-
-def _works(leg: SeenLeg) -> bool:
-    return bool(set(leg.paths) - leg.failed)
 
 
 def plan_wrecks(sight: Sight) -> dict[VolumeId, tuple[RemoveWreck, ...]]:

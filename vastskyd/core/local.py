@@ -36,6 +36,7 @@ def local_volumes(
     return tuple(
         _local(spec, facts.get(spec.id), connected=connected)
         for spec in sorted(document.volumes, key=lambda spec: spec.name)
+        if spec.exposed  # else nobody attached it here, and nobody can use it
     )
 
 
@@ -58,11 +59,12 @@ def _local(spec: VolumeSpec, fact: VolumeFact | None, *, connected: bool) -> Loc
 
 
 def _filling(fact: VolumeFact) -> tuple[LegFact, ...]:
+    """The legs that are copied to; one that was added just now waits for that to begin."""
     return tuple(
         leg
         for segment in fact.segments
         for leg in segment.legs
-        if leg.condition is LegCondition.RECOVERING
+        if leg.condition is LegCondition.RECOVERING and leg.total_bytes
     )
 
 
@@ -120,9 +122,13 @@ def _local_disk(
         size_bytes=fact.size_bytes,
         free_bytes=max(0, area_bytes - used_bytes),
         state=state,
-        message=fact.message or "slow" * (fact.slow_ms > 0),
+        message=fact.message or "slow" * (fact.slow_ms > 0) or _made_of(fact),
         smart=None if fact.smart is None else smart_view(fact.smart),
     )
+
+
+def _made_of(fact: DiskFact) -> str:
+    return f"file {fact.file}" if fact.file else ""
 
 
 def smart_view(

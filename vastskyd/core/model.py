@@ -39,12 +39,20 @@ class Encryption(StrEnum):
     NONE = "none"
 
 
+class Apart(StrEnum):
+    """What the copies of a segment do not share, at the least."""
+
+    HOST = "host"
+    DISK = "disk"  # they may be on one host, where there is no other, and are lost with it
+
+
 class Cluster(Record):
     id: ClusterId
     name: str
     manager: NodeId
     created_s: float
     encryption: Encryption = Encryption.TLS
+    copies_apart: Apart = Apart.HOST
 
 
 class Node(Record):
@@ -69,13 +77,17 @@ class DiskState(StrEnum):
     ENROLLING = "enrolling"  # its description is being written
     ONLINE = "online"
     FAILING = "failing"  # serves, but says that it will not for long: its legs are moved elsewhere
+    DRAINING = "draining"  # serves; its legs are moved elsewhere, and then it is retired
     MISSING = "missing"  # pulled, or not found; used again if it comes back
     FAILED = "failed"  # its data is not to be relied on; legs are rebuilt elsewhere
     UNSEEN = "unseen"  # other disks spoke of it when the manager's database was rebuilt
 
 
-SERVING = frozenset({DiskState.ONLINE, DiskState.FAILING})
+SERVING = frozenset({DiskState.ONLINE, DiskState.FAILING, DiskState.DRAINING})
 """A disk in one of these is there, and what is on it can be used."""
+
+TO_BE_LEFT = frozenset({DiskState.FAILING, DiskState.DRAINING})
+"""What is on a disk in one of these is moved elsewhere while it can be read."""
 
 
 class SmartHealth(StrEnum):
@@ -140,7 +152,8 @@ class Disk(Record):
 
     `clean` are the ranges known to read as zeros: (start, end) pairs, sorted, apart. `smart` is
     None until the disk was first asked; `smart_ignored`: an administrator took it though it was
-    failing by its own word, which does not count.
+    failing by its own word, which does not count. `drive`: what a partition or a file lies on, as a
+    path of its host; empty: itself, or not known. `file`: of what a loop device makes a disk.
     """
 
     id: DiskId
@@ -156,6 +169,31 @@ class Disk(Record):
     slow: bool = False
     smart: SmartHistory | None = None
     smart_ignored: bool = False
+    drive: str = ""
+    file: str = ""
+
+
+class Retired(Record):
+    """A disk that was retired: it is not enrolled again by itself."""
+
+    disk: DiskId
+    node: NodeId
+    path: str
+    serial: str
+    at_s: float
+
+
+class Candidate(Record):
+    """A disk that is not enrolled and of which something was said or tried: forgotten when its host
+    no longer shows it so. `claimed`: the disk that it is by its description. `tries` to enrol it
+    by itself were refused, the last at `tried_s`, for `reason`."""
+
+    key: str
+    node: NodeId
+    claimed: DiskId = DiskId("")
+    tries: int = 0
+    tried_s: float = 0.0
+    reason: str = ""
 
 
 class ExtentState(StrEnum):
@@ -234,7 +272,11 @@ class AttachmentState(StrEnum):
 
 class Attachment(Record):
     """A volume on a head. `export_key` is the unguessable part of its exports' names; `forced`:
-    an administrator accepted fewer legs than the recovery quorum."""
+    an administrator accepted fewer legs than the recovery quorum.
+
+    `mending`: nobody asked for it. Its legs are made whole, and nobody can use it there; `then` is
+    the head that gets it for use as soon as this one has let go of it.
+    """
 
     head: NodeId
     epoch: int
@@ -242,6 +284,8 @@ class Attachment(Record):
     export_key: str
     since_s: float = 0.0
     forced: bool = False
+    mending: bool = False
+    then: NodeId | None = None
 
 
 class Scrub(Record):
@@ -295,6 +339,17 @@ class Volume(Record):
     scrubbed: ScrubResult | None = None
     scrub_order: int = 0
     scrub_failed_s: float = 0.0
+
+    def given(self) -> Attachment | None:
+        """As people have it attached: nowhere while it is only mended."""
+        on = self.attachment
+        if on is None or not on.mending:
+            return on
+        if on.then is None:
+            return None
+        return msgspec.structs.replace(
+            on, head=on.then, state=AttachmentState.FENCING, mending=False, then=None
+        )
 
 
 class JobKind(StrEnum):

@@ -15,17 +15,28 @@ from vastskyd.core.turn import Turn
 
 _EXPORT_KEY_DIGITS = 32
 # A manager that has just started has heard of nobody yet: that is no sign of a node's death.
-_FIRST_WORD_S = 30.0
+FIRST_WORD_S = 30.0
 
 
 def move(turn: Turn, volume: Volume, head: NodeId, why: str = "", *, forced: bool = False) -> Job:
-    """The next epoch, on `head`. `why` is said of the head that is fenced, if there is one."""
-    old = volume.attachment
-    if old is not None:
+    """The next epoch, on `head`, for use. `why` is said of the head that is fenced, if it has the
+    volume for use as well."""
+    old = volume.given()
+    if old is not None and old.head != head:
         said = f"volume {volume.name} moves from {old.head}, {why}, to {head}"
         for job in turn.running(JobKind.ATTACH, JobKind.DETACH, subject=volume.id):
             turn.end_job(job, said, "Conflict")
         turn.event(Severity.WARNING, "head-fenced", volume.id, said)
+    give(turn, volume, head, forced=forced)
+    for job in turn.running(JobKind.ATTACH, subject=volume.id):
+        return job  # it began while another head mended the volume
+    return turn.start_job(JobKind.ATTACH, volume.id, volume.name)
+
+
+def give(
+    turn: Turn, volume: Volume, head: NodeId, *, forced: bool = False, mending: bool = False
+) -> None:
+    """The next epoch: whoever had the volume before is fenced, then it is built on `head`."""
     epoch = volume.epoch + 1
     attachment = Attachment(
         head=head,
@@ -34,9 +45,9 @@ def move(turn: Turn, volume: Volume, head: NodeId, why: str = "", *, forced: boo
         export_key=turn.new_token(_EXPORT_KEY_DIGITS),
         since_s=turn.wall_s,
         forced=forced,
+        mending=mending,
     )
     turn.draft.put(msgspec.structs.replace(volume, epoch=epoch, attachment=attachment))
-    return turn.start_job(JobKind.ATTACH, volume.id, volume.name)
 
 
 def next_standby(turn: Turn, volume: Volume) -> NodeId | None:
@@ -53,13 +64,19 @@ def fail_over(turn: Turn) -> None:
     goes on: it is the manager that is cut off from it."""
     for volume in list(turn.draft.volumes.values()):
         attachment = volume.attachment
-        if attachment is None or attachment.state is AttachmentState.DETACHING:
+        if attachment is None or attachment.mending:
             continue
-        facts = turn.facts[attachment.head]
-        away_s = facts.unreachable_s(turn.monotonic_s)
-        patience_s = turn.policy.failover_delay_s
-        if not facts.seen:
-            patience_s = max(patience_s, _FIRST_WORD_S)
+        if attachment.state is AttachmentState.DETACHING:
+            continue
+        away_s = turn.facts[attachment.head].unreachable_s(turn.monotonic_s)
+        patience_s = patience_with(turn, attachment.head)
         standby = next_standby(turn, volume)
         if away_s > 0 and away_s >= patience_s and standby is not None:
             move(turn, volume, standby, f"unreachable for {away_s:.0f} s")
+
+
+def patience_with(turn: Turn, head: NodeId) -> float:
+    """For how long a head may be away before its volumes go elsewhere."""
+    if turn.facts[head].seen:
+        return turn.policy.failover_delay_s
+    return max(turn.policy.failover_delay_s, FIRST_WORD_S)

@@ -6,18 +6,22 @@ device-mapper allows 127 bytes of name and 128 of UUID; the longest of ours, a l
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
 
 from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
 
 UUID_PREFIX = "VASTSKY-"
+# Hosts look at the same few devices all the time.
+_KNOWN_MOST = 16_384
 _EXTENT = re.compile(r"VASTSKY-EXTENT-([0-9a-f]{16})")
 _LEG = re.compile(r"VASTSKY-LEG-([0-9a-f]{24})-(\d{1,4})-([0-9a-f]{16})-(\d{1,10})")
 _VOLUME = re.compile(r"VASTSKY-VOLUME-([0-9a-f]{24})-(\d{1,10})")
 _BACKEND = re.compile(r"vastsky:([0-9a-f]{16}):(\d{1,10}):(\d{1,2})")
 
 
-@dataclass(frozen=True)
-class LegName:
+class LegName(msgspec.Struct, frozen=True):
     """A leg's device on a head, read back from its UUID."""
 
     volume: VolumeId
@@ -32,6 +36,7 @@ class LegName:
         return f"VASTSKY-LEG-{self.volume}-{self.segment}-{self.extent}-{self.epoch}"
 
     @staticmethod
+    @lru_cache(_KNOWN_MOST)
     def parse(dm_uuid: str) -> "LegName | None":
         match = _LEG.fullmatch(dm_uuid)
         if match is None:
@@ -40,8 +45,7 @@ class LegName:
         return LegName(VolumeId(volume), int(segment), ExtentId(extent), int(epoch))
 
 
-@dataclass(frozen=True)
-class VolumeDeviceName:
+class VolumeDeviceName(msgspec.Struct, frozen=True):
     """A volume's device on a head. The epoch tells an old attachment's device from the new."""
 
     volume: VolumeId
@@ -51,6 +55,7 @@ class VolumeDeviceName:
         return f"VASTSKY-VOLUME-{self.volume}-{self.epoch}"
 
     @staticmethod
+    @lru_cache(_KNOWN_MOST)
     def parse(dm_uuid: str) -> "VolumeDeviceName | None":
         match = _VOLUME.fullmatch(dm_uuid)
         return None if match is None else VolumeDeviceName(VolumeId(match[1]), int(match[2]))
@@ -101,6 +106,7 @@ def extent_dm_uuid(extent: ExtentId) -> str:
     return f"VASTSKY-EXTENT-{extent}"
 
 
+@lru_cache(_KNOWN_MOST)
 def parse_extent_uuid(dm_uuid: str) -> ExtentId | None:
     match = _EXTENT.fullmatch(dm_uuid)
     return None if match is None else ExtentId(match[1])

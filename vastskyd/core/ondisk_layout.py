@@ -9,7 +9,9 @@ from vastskyd.core.units import KIB, MIB
 # What every slot that was ever written begins with.
 SLOT_MAGIC = b"VASTSKY\0"
 SLOT_BYTES = MIB
-SLOT_OFFSETS_BYTES = (64 * KIB, 64 * KIB + MIB)
+# Not a MiB apart: partitions begin at whole ones, and the first slot of one must not be where the
+# disk that it is a part of has its second.
+SLOT_OFFSETS_BYTES = (64 * KIB, 64 * KIB + MIB + MIB // 2)
 AREA_START_BYTES = 4 * MIB
 
 # Extents of one disk: as many always fit a slot, whatever their names and numbers.

@@ -35,6 +35,7 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.names import export_name
+from vastskyd.core.offers import unasked_job
 from vastskyd.core.recovery import admitted_rebuilds, is_condemned
 from vastskyd.core.scrubbing import admitted_scrubs
 from vastskyd.core.turn import Turn
@@ -95,6 +96,7 @@ def _disk_spec(turn: Turn, disk: Disk) -> DiskSpec:
         enrol=enrol,
         wipe=any(job.message == WIPE_ALLOWED for job in jobs),
         failing=disk.smart_ignored,
+        unasked=enrol and unasked_job(turn, disk) is not None,
     )
 
 
@@ -138,6 +140,7 @@ def _hints(
         set_revision=0 if segment is None else segment.revision,
         legs=() if segment is None else _leg_hints(turn, segment),
         deleted=deleted,
+        mending=volume is not None and volume.attachment is not None and volume.attachment.mending,
     )
 
 
@@ -232,6 +235,7 @@ def _volume_spec(
             )
             for segment in volume.segments
         ),
+        exposed=not attachment.mending,
     )
 
 

@@ -1,19 +1,49 @@
 """Where extents go. Pure: the same room and the same request give the same answer.
 
 Invariants of every answer: extents lie on the grain, inside their disk's area, and overlap
-neither each other nor what is there; the legs of a segment are on distinct nodes, and on distinct
-racks as far as there are racks.
+neither each other nor what is there; the legs of a segment are apart as the cluster says: on
+distinct nodes, or at least on distinct disks, and not on two partitions of one drive. As far as
+there is room they are on distinct nodes anyway, in distinct racks, and on distinct drives.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from vastskyd.core.errors import NoSpaceError
+from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import DiskId, NodeId
+from vastskyd.core.model import Apart
 from vastskyd.core.ondisk_layout import EXTENTS_MAX
-from vastskyd.core.units import GRAIN_BYTES, MD_DATA_OFFSET_BYTES, align_up, format_size
+from vastskyd.core.units import GRAIN_BYTES, align_up, format_size
 
 SEGMENTS_MAX = 256
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a disk is. `drive`: what it is a partition of, or a file on; empty: it is one itself.
+    A file on a drive counts as a disk of its own, being there for trying things."""
+
+    disk: DiskId
+    node: NodeId
+    rack: str = ""
+    drive: str = ""
+    is_file: bool = False
+
+    @property
+    def hardware(self) -> tuple[NodeId, str]:
+        return self.node, self.drive or self.disk
+
+    def is_apart_from(self, other: "Site", apart: Apart) -> bool:
+        if apart is Apart.HOST:
+            return self.node != other.node
+        excused = self.is_file or other.is_file
+        return self.disk != other.disk and (excused or self.hardware != other.hardware)
+
+
+def spread(sites: Collection[Site]) -> tuple[int, int]:
+    """How far legs at these sites are apart: the more, the better."""
+    return len({site.node for site in sites}), len({site.hardware for site in sites})
 
 
 @dataclass
@@ -21,12 +51,18 @@ class Room:
     """A disk's free ranges: (start, end) pairs, sorted, apart, on the grain. `extents_left`: how
     many more its description has room for."""
 
-    disk: DiskId
-    node: NodeId
-    rack: str
+    site: Site
     free: list[tuple[int, int]]
     clean: tuple[tuple[int, int], ...] = ()
     extents_left: int = EXTENTS_MAX
+
+    @property
+    def disk(self) -> DiskId:
+        return self.site.disk
+
+    @property
+    def node(self) -> NodeId:
+        return self.site.node
 
     @property
     def free_bytes(self) -> int:
@@ -39,8 +75,7 @@ class Room:
         return max((end - start for start, end in self.free), default=0)
 
     def copy(self) -> "Room":
-        free = list(self.free)
-        return Room(self.disk, self.node, self.rack, free, self.clean, self.extents_left)
+        return Room(self.site, list(self.free), self.clean, self.extents_left)
 
     def take(self, length_bytes: int) -> "PlacedExtent":
         """The tightest range that holds it; of two alike a clean one, then the first."""
@@ -86,34 +121,53 @@ def free_ranges(area: tuple[int, int], used: Iterable[tuple[int, int]]) -> list[
     return free
 
 
-def extent_length(segment_length_bytes: int, *, with_array: bool) -> int:
-    """An extent is its segment's data and, under md, the room before it for md's own."""
-    return segment_length_bytes + (MD_DATA_OFFSET_BYTES if with_array else 0)
-
-
 def place_volume(
-    size_bytes: int, copies: int, rooms: list[Room], segment_max_bytes: int, *, with_array: bool
+    size_bytes: int,
+    copies: int,
+    rooms: list[Room],
+    segment_max_bytes: int,
+    apart: Apart,
+    *,
+    with_array: bool,
 ) -> tuple[PlacedSegment, ...]:
     """The volume's segments, as few as fit, of nearly equal length. NoSpaceError says what is
     missing."""
-    nodes = {room.node for room in rooms if room.free_bytes}
-    if len(nodes) < copies:
-        raise NoSpaceError(
-            f"{copies} copies need disks with free space on {copies} storage nodes;"
-            f" {len(nodes)} {'has' if len(nodes) == 1 else 'have'} any",
-            hint="enrol a disk on another node ('vastskyctl disk list --all' shows candidates),"
-            " or ask for fewer copies",
-        )
+    roomy = [room.site for room in rooms if room.free_bytes]
+    _refuse_too_few(copies, roomy, apart)
     size_bytes = align_up(size_bytes)
     for count in _counts(size_bytes, segment_max_bytes):
-        placed = _place_segments(_cut(size_bytes, count), copies, rooms, with_array=with_array)
+        lengths = _cut(size_bytes, count)
+        placed = _place_segments(lengths, copies, rooms, apart, with_array=with_array)
         if placed is not None:
             return placed
     total = sum(room.free_bytes for room in rooms)
+    nodes = len({site.node for site in roomy})
+    where = f"{nodes} nodes" if apart is Apart.HOST else f"{len(roomy)} disks"
+    what = "node" if apart is Apart.HOST else "drive"
     raise NoSpaceError(
         f"no room for {format_size(size_bytes)} in {copies} copies: {format_size(total)} are free"
-        f" on {len(nodes)} nodes, and no node may hold two copies of a segment",
+        f" on {where}, and no {what} may hold two copies of a segment",
         hint="enrol more disks, delete volumes, or ask for a smaller size or fewer copies",
+    )
+
+
+def _refuse_too_few(copies: int, roomy: list[Site], apart: Apart) -> None:
+    if apart is Apart.HOST:
+        count, kind = len({site.node for site in roomy}), "storage nodes"
+        where, hint = "disks with free space on ", "enrol a disk on another node"
+    else:
+        files = sum(site.is_file for site in roomy)
+        count = files + len({site.hardware for site in roomy if not site.is_file})
+        kind, where, hint = "drives", "free space on ", "enrol another disk"
+    if count >= copies:
+        return
+    hint += " ('vastskyctl disk list --all' shows candidates), or ask for fewer copies"
+    if apart is Apart.HOST and len(roomy) >= copies:
+        hint += "; 'vastskyctl cluster set --copies-apart disk' lets one host hold several"
+    raise NoSpaceError(
+        f"{copies} copies need {where}{copies} {kind}; {count} {'has' if count == 1 else 'have'}"
+        " any",
+        hint=hint,
     )
 
 
@@ -135,11 +189,19 @@ class Explanation:
 
 
 def explain_volume(
-    size_bytes: int, copies: int, rooms: list[Room], segment_max_bytes: int, *, with_array: bool
+    size_bytes: int,
+    copies: int,
+    rooms: list[Room],
+    segment_max_bytes: int,
+    apart: Apart,
+    *,
+    with_array: bool,
 ) -> Explanation:
     """What `place_volume` would do, and what it says of each disk."""
     try:
-        placed = place_volume(size_bytes, copies, rooms, segment_max_bytes, with_array=with_array)
+        placed = place_volume(
+            size_bytes, copies, rooms, segment_max_bytes, apart, with_array=with_array
+        )
     except NoSpaceError as error:
         size_bytes = align_up(size_bytes)
         most = max(_counts(size_bytes, segment_max_bytes), default=1)
@@ -157,7 +219,7 @@ def _share(room: Room, extents: list[PlacedExtent], least_bytes: int) -> Answer:
     elif room.largest_bytes < least_bytes:
         said = _too_small(room, least_bytes)
     else:
-        said = "not needed: others have more free space, or are on another node or rack"
+        said = "not needed: others have more free space, or are on another node, rack or drive"
     return Answer(room.disk, sum(here), said)
 
 
@@ -179,10 +241,10 @@ def _too_small(room: Room, least_bytes: int) -> str:
 
 
 def place_leg(
-    length_bytes: int, rooms: list[Room], not_on: set[NodeId], not_in_racks: set[str]
+    length_bytes: int, rooms: list[Room], others: Collection[Site], apart: Apart
 ) -> PlacedExtent | None:
-    """A place for one new leg of a segment whose others are on the nodes `not_on`."""
-    room = _choose(length_bytes, rooms, not_on, not_in_racks)
+    """A place for one new leg of a segment whose others are at these sites."""
+    room = _choose(length_bytes, rooms, others, apart)
     return None if room is None else room.take(length_bytes)
 
 
@@ -201,46 +263,52 @@ def _cut(size_bytes: int, count: int) -> list[int]:
 
 
 def _place_segments(
-    lengths: list[int], copies: int, rooms: list[Room], *, with_array: bool
+    lengths: list[int], copies: int, rooms: list[Room], apart: Apart, *, with_array: bool
 ) -> tuple[PlacedSegment, ...] | None:
     trial = [room.copy() for room in rooms]
     placed = []
     for length_bytes in lengths:
-        nodes: set[NodeId] = set()
-        racks: set[str] = set()
+        sites: list[Site] = []
         extents = []
         for _ in range(copies):
             need_bytes = extent_length(length_bytes, with_array=with_array)
-            room = _choose(need_bytes, trial, nodes, racks)
+            room = _choose(need_bytes, trial, sites, apart)
             if room is None:
                 return None
-            nodes.add(room.node)
-            racks |= {room.rack} - {""}
+            sites.append(room.site)
             extents.append(room.take(need_bytes))
         placed.append(PlacedSegment(length_bytes, tuple(extents)))
     return tuple(placed)
 
 
 def _choose(
-    length_bytes: int, rooms: list[Room], not_on: set[NodeId], not_in_racks: set[str]
+    length_bytes: int, rooms: list[Room], others: Collection[Site], apart: Apart
 ) -> Room | None:
-    """The emptiest disk that fits, on another rack if there is one that does.
+    """The emptiest disk that fits, on another node, rack and drive if there is one that does.
 
     The emptiest node goes first: with three nodes and two copies this is what keeps the third
     usable until all are full.
     """
     fitting = [
-        room for room in rooms if room.node not in not_on and room.largest_bytes >= length_bytes
+        room
+        for room in rooms
+        if room.largest_bytes >= length_bytes
+        and all(room.site.is_apart_from(other, apart) for other in others)
     ]
     if not fitting:
         return None
+    nodes = {site.node for site in others}
+    racks = {site.rack for site in others} - {""}
+    drives = {site.hardware for site in others}
     by_node: dict[NodeId, int] = {}
     for room in rooms:
         by_node[room.node] = by_node.get(room.node, 0) + room.free_bytes
     return max(
         fitting,
         key=lambda room: (
-            room.rack not in not_in_racks,
+            room.node not in nodes,
+            room.site.rack not in racks,
+            room.site.hardware not in drives,
             by_node[room.node],
             room.free_bytes,
             room.disk,

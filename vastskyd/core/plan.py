@@ -16,9 +16,11 @@ from vastskyd.core.documents import (
     VolumeCondition,
     VolumeFact,
 )
+from vastskyd.core.draining import follow_drains
 from vastskyd.core.evacuating import evacuate
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.lineage import next_lineage
+from vastskyd.core.mending import ended, mend
 from vastskyd.core.model import (
     SERVING,
     Attachment,
@@ -36,13 +38,22 @@ from vastskyd.core.model import (
     Volume,
     VolumeState,
 )
-from vastskyd.core.moving import fail_over
-from vastskyd.core.quorum import recovery_quorum
+from vastskyd.core.moving import FIRST_WORD_S, fail_over
+from vastskyd.core.offers import (
+    UNASKED,
+    follow_candidates,
+    forget_retired,
+    refused_unasked,
+    unasked_job,
+)
+from vastskyd.core.quorum import recovery_quorum, relied_on
 from vastskyd.core.recovery import follow_head, replace_lost_legs
-from vastskyd.core.scrubbing import begin_due, follow_scrubs
+from vastskyd.core.scrubbing import begin_due, follow_scrubs, scrub_patience_s
 from vastskyd.core.turn import Turn, disk_name, with_range
 
 _ROUNDS_MAX = 50
+# How often what was noted is looked at.
+_NOTED_S = 1.0
 
 
 def advance(turn: Turn) -> None:
@@ -58,14 +69,26 @@ def advance(turn: Turn) -> None:
             return
 
 
-def is_unsettled(turn: Turn) -> bool:
-    """Whether some rule counts the time that something takes."""
-    attachments = [v.attachment for v in turn.draft.volumes.values() if v.attachment is not None]
-    return (
-        not all(turn.facts[node].online for node in turn.draft.nodes)
-        or any(job.state is JobState.RUNNING for job in turn.draft.jobs.values())
-        or any(attachment.state is not AttachmentState.ATTACHED for attachment in attachments)
-    )
+def patience_s(turn: Turn) -> float:
+    """In how long some rule's patience ends, with a node that is away or with what is waited for.
+    Infinite if none waits."""
+    policy = turn.policy
+    bounds_s = (policy.failover_delay_s, FIRST_WORD_S, policy.rebuild_delay_s)
+    away_s = [
+        turn.monotonic_s - facts.since_s
+        for node in turn.draft.nodes
+        if not (facts := turn.facts[node]).online
+    ]
+    left_s = [bound_s - since_s for since_s in away_s for bound_s in bounds_s]
+    left_s += [
+        since_s + policy.attach_timeout_s - turn.monotonic_s
+        for (job, _), since_s in turn.waiting.items()
+        if job in turn.draft.jobs and turn.draft.jobs[job].state is JobState.RUNNING
+    ]
+    left_s += [scrub_patience_s(turn, volume.scrub) for volume in turn.draft.volumes.values()]
+    if turn.noted:  # of these the rule itself knows how long
+        left_s.append(_NOTED_S)
+    return min((one_s for one_s in left_s if one_s > 0), default=float("inf"))
 
 
 # --- disks and extents -------------------------------------------------------------------
@@ -85,14 +108,23 @@ def _disks(turn: Turn) -> None:
                     size_bytes=fact.size_bytes,
                     area_start_bytes=fact.area_start_bytes,
                     area_end_bytes=fact.area_end_bytes,
+                    drive=fact.drive,
+                    file=fact.file,
                 )
                 turn.draft.put(online)
+                forget_retired(turn, online)
+                itself = f" by itself: {UNASKED}" if unasked_job(turn, disk) else ""
                 for job in turn.running(JobKind.ENROL, subject=disk.id):
-                    turn.end_job(job, f"{disk_name(disk)} enrolled")
+                    turn.end_job(job, f"{disk_name(disk)} enrolled{itself}")
                 turn.event(
-                    Severity.INFO, "disk-enrolled", disk.id, f"{disk_name(disk)} is enrolled"
+                    Severity.INFO,
+                    "disk-enrolled",
+                    disk.id,
+                    f"{disk_name(disk)} is enrolled{itself}",
                 )
             else:
+                if unasked_job(turn, disk):
+                    refused_unasked(turn, disk, fact.message)
                 turn.draft.delete(disk)
                 for job in turn.running(JobKind.ENROL, subject=disk.id):
                     turn.end_job(job, fact.message, "Conflict")
@@ -131,9 +163,10 @@ def _follow_pace(turn: Turn, disk: Disk, slow_ms: int) -> None:
 
 
 def _follow_path(turn: Turn, disk: Disk, fact: DiskFact) -> None:
-    """Its lasting name may come a moment after the disk itself."""
-    if fact.condition is DiskCondition.PRESENT and fact.path != disk.path:
-        turn.draft.put(msgspec.structs.replace(disk, path=fact.path))
+    """Its lasting name may come a moment after the disk itself, and so may its drive's."""
+    if fact.condition is DiskCondition.PRESENT:
+        named = msgspec.structs.replace(disk, path=fact.path, drive=fact.drive, file=fact.file)
+        turn.draft.put(named)
 
 
 def _moved_disks(turn: Turn) -> None:
@@ -154,7 +187,13 @@ def _moved_disks(turn: Turn) -> None:
                 continue
             before = disk_name(disk)
             moved = msgspec.structs.replace(
-                disk, node=node, path=fact.path, state=DiskState.ONLINE, reason=""
+                disk,
+                node=node,
+                path=fact.path,
+                drive=fact.drive,
+                file=fact.file,
+                state=DiskState.ONLINE,
+                reason="",
             )
             turn.draft.put(moved)
             said = f"disk {before} was moved: it is {disk_name(moved)} now"
@@ -222,13 +261,6 @@ def _attachments(turn: Turn) -> None:
 def _with_state(turn: Turn, volume: Volume, attachment: Attachment, state: AttachmentState) -> None:
     changed = msgspec.structs.replace(attachment, state=state, since_s=turn.wall_s)
     turn.draft.put(msgspec.structs.replace(volume, attachment=changed))
-
-
-def relied_on(segment: Segment) -> tuple[ExtentId, ...]:
-    """The committed legs; in doubt also those that are joining: they may be the set by now."""
-    if segment.in_doubt:
-        return segment.in_state(LegState.IN_SYNC, LegState.JOINING)
-    return segment.in_sync()
 
 
 def fenced_legs(turn: Turn, segment: Segment, epoch: int) -> list[ExtentId]:
@@ -331,15 +363,18 @@ def _attaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     facts = turn.facts[attachment.head]
     fact = facts.volumes.get(volume.id)
     current = facts.fresh and fact is not None and fact.epoch == attachment.epoch
-    if current and fact is not None and fact.condition is VolumeCondition.ACTIVE:
+    active = fact is not None and fact.condition is VolumeCondition.ACTIVE
+    # Of one that was mended there until just now, the head may not know yet that it gets a device.
+    if current and fact is not None and active and (fact.exposed or attachment.mending):
         _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
         for job in turn.running(JobKind.ATTACH, subject=volume.id):
             turn.end_job(job, f"volume {volume.name} attached on {attachment.head}")
+        how = "being mended" if attachment.mending else "attached"
         turn.event(
             Severity.INFO,
-            "volume-attached",
+            "volume-mending" if attachment.mending else "volume-attached",
             volume.id,
-            f"volume {volume.name} is attached on {attachment.head}, epoch {attachment.epoch}",
+            f"volume {volume.name} is {how} on {attachment.head}, epoch {attachment.epoch}",
         )
         return
     said = fact.message if fact is not None and fact.message else "its head has not built it"
@@ -356,6 +391,8 @@ def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     jobs = turn.running(JobKind.DETACH, subject=volume.id)
     if not facts.current:
         _give_up_late_detach(turn, volume, attachment, jobs)
+    elif fact is None and attachment.mending:
+        ended(turn, volume, attachment)
     elif fact is None:
         turn.draft.put(msgspec.structs.replace(volume, attachment=None))
         for job in turn.running(JobKind.REBUILD, subject=volume.id):
@@ -405,12 +442,15 @@ _ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], No
 _RULES: tuple[Callable[[Turn], None], ...] = (
     _disks,
     _moved_disks,
+    follow_candidates,
     _extents,
     _creating,
     fail_over,
     _attachments,
     replace_lost_legs,
     evacuate,
+    mend,
+    follow_drains,
     follow_scrubs,
     begin_due,
 )

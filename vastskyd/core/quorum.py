@@ -28,6 +28,13 @@ def recovery_quorum(legs: int) -> int:
     return legs - write_quorum(legs) + 1
 
 
+def relied_on(segment: Segment) -> tuple[ExtentId, ...]:
+    """The committed legs; in doubt also those that are joining: they may be the set by now."""
+    if segment.in_doubt:
+        return segment.in_state(LegState.IN_SYNC, LegState.JOINING)
+    return segment.in_sync()
+
+
 def may_acknowledge(
     in_sync: Collection[ExtentId], joining: Collection[ExtentId], used: Collection[ExtentId]
 ) -> bool:

@@ -27,6 +27,7 @@ from vastskyd.core.evidence import Evidence, Found
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.lineage import epoch_after, generation_after, next_lineage
 from vastskyd.core.model import (
+    Apart,
     Attachment,
     AttachmentState,
     Cluster,
@@ -109,7 +110,11 @@ class _Rebuilding:
 
     def _put_cluster(self) -> None:
         case = self._case
-        for record in (*case.before.events.values(), *case.before.secrets.values()):
+        for record in (
+            *case.before.events.values(),
+            *case.before.secrets.values(),
+            *case.before.retired.values(),
+        ):
             self._draft.put(record)
         before = case.before.cluster.get(case.cluster)
         told = [found.record.encryption for found in self._evidence.found.values()]
@@ -120,10 +125,18 @@ class _Rebuilding:
                 manager=case.manager,
                 created_s=case.now_s if before is None else before.created_s,
                 encryption=told[0] if told else case.encryption,
+                copies_apart=self._copies_apart() if before is None else before.copies_apart,
             )
         )
         seen = max((w.said.revision for w in case.witnesses.values()), default=0)
         self._draft.put(Generation(number=generation_after(seen)))
+
+    def _copies_apart(self) -> Apart:
+        """No disk tells. Where only one host has any, its copies are not further apart."""
+        hosts = {n for n, w in self._case.witnesses.items() if Role.STORAGE in w.said.roles}
+        for found in self._evidence.found.values():
+            hosts |= {hint.node for hint in found.record.legs if hint.node}
+        return Apart.DISK if len(hosts) == 1 else Apart.HOST
 
     def _put_hosts(self) -> None:
         for name, witness in sorted(self._case.witnesses.items()):
@@ -258,7 +271,9 @@ class _Rebuilding:
         else:
             state = AttachmentState.ATTACHED
             self._put_unseen_node(export.head, Role.HEAD)
-        return self._on(export.head, epoch, export.export_key, state), None
+        on = self._on(export.head, epoch, export.export_key, state)
+        mending = self._evidence.is_mended(volume, epoch)
+        return msgspec.structs.replace(on, mending=mending), None
 
     def _on(self, head: NodeId, epoch: int, key: str, state: AttachmentState) -> Attachment:
         return Attachment(

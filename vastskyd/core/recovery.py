@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import msgspec
 
 from vastskyd.core.documents import ExtentCondition, LegCondition, SegmentFact, VolumeFact
+from vastskyd.core.guards import extent_length, guarded_length
 from vastskyd.core.ids import DiskId, ExtentId
 from vastskyd.core.model import (
+    TO_BE_LEFT,
     AttachmentState,
     DiskState,
     ExtentState,
@@ -20,7 +22,7 @@ from vastskyd.core.model import (
     Severity,
     Volume,
 )
-from vastskyd.core.placement import extent_length, place_leg
+from vastskyd.core.placement import place_leg
 from vastskyd.core.quorum import given_up, grown, shrunk
 from vastskyd.core.state import ClusterState
 from vastskyd.core.turn import Turn, disk_name
@@ -155,7 +157,7 @@ def start_rebuild(turn: Turn, volume: Volume, segment: Segment, extent: ExtentId
         JobKind.REBUILD,
         volume.id,
         volume.name,
-        total_bytes=segment.length_bytes,
+        total_bytes=guarded_length(segment.length_bytes),
         segment=segment.index,
         extent=extent,
     )
@@ -211,11 +213,21 @@ def is_lost(turn: Turn, volume: Volume, segment: Segment, leg: Leg) -> bool:
         return False
     if volume.layout is Layout.LINEAR and segment.initialised:
         return False
-    node = turn.node_of(leg.extent)
-    fact = None if node is None else turn.facts.extent(node, leg.extent)
-    if is_condemned(turn.draft, leg.extent, None if fact is None else fact.condition):
+    return is_gone(turn, leg.extent) or _is_unwritten_and_ailing(turn, segment, leg)
+
+
+def _is_unwritten_and_ailing(turn: Turn, segment: Segment, leg: Leg) -> bool:
+    disk = turn.draft.disk_of(leg.extent)
+    return not segment.initialised and disk is not None and disk.state in TO_BE_LEFT
+
+
+def is_gone(turn: Turn, extent: ExtentId) -> bool:
+    """Whether the leg's disk or host will not come back, as far as anybody can tell."""
+    node = turn.node_of(extent)
+    fact = None if node is None else turn.facts.extent(node, extent)
+    if is_condemned(turn.draft, extent, None if fact is None else fact.condition):
         return True
-    if node is None or _is_elsewhere(turn, leg.extent):
+    if node is None or _is_elsewhere(turn, extent):
         return True
     away_s = turn.facts[node].unreachable_s(turn.monotonic_s)
     return away_s > 0 and away_s >= turn.policy.rebuild_delay_s
@@ -248,12 +260,10 @@ def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> No
         let_go(turn, volume, segment.index, lost)
         return
     others = [leg.extent for leg in segment.legs if leg.extent != lost]
-    other_nodes = {node for e in others if (node := turn.node_of(e)) is not None}
-    racks = {turn.draft.nodes[node].rack for node in other_nodes} - {""}
     length_bytes = extent_length(
         segment.length_bytes, with_array=volume.layout is not Layout.LINEAR
     )
-    place = place_leg(length_bytes, turn.rooms(), other_nodes, racks)
+    place = place_leg(length_bytes, turn.rooms(), turn.sites(others), turn.apart)
     if place is None:
         return
     extent = turn.new_extent(volume, segment.index, place)

@@ -57,6 +57,7 @@ def begin_due(turn: Turn) -> None:
         if (
             attachment is not None
             and attachment.state is AttachmentState.ATTACHED
+            and not attachment.mending
             and volume.scrub is None
             and _is_due(turn, volume)
             and all(_is_whole(segment) for segment in volume.segments)
@@ -85,6 +86,13 @@ def _length(volume: Volume) -> int:
 
 
 # --- which may go on now -----------------------------------------------------------------
+
+
+def scrub_patience_s(turn: Turn, scrub: Scrub | None) -> float:
+    """In how long one that waits is given up; infinite if it does not wait."""
+    if scrub is None or not scrub.waits_since_s:
+        return float("inf")
+    return scrub.waits_since_s + WAIT_MOST_S - turn.wall_s
 
 
 def admitted_scrubs(turn: Turn, rebuilds: Rebuilds) -> frozenset[VolumeId]:

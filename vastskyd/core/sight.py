@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import msgspec
 
 from vastskyd.core.documents import (
     LegCondition,
@@ -16,8 +19,7 @@ from vastskyd.core.model import Layout, LegState
 from vastskyd.core.names import LegName
 
 
-@dataclass(frozen=True)
-class SeenPath:
+class SeenPath(msgspec.Struct, frozen=True):
     """An NBD connection of a leg, or the local extent (`network` is -1)."""
 
     device: str
@@ -27,8 +29,7 @@ class SeenPath:
     alive: bool
 
 
-@dataclass(frozen=True)
-class SeenLeg:
+class SeenLeg(msgspec.Struct, frozen=True):
     """A leg's device. `paths` are kernel names; `failed` those that device-mapper gave up."""
 
     name: LegName
@@ -38,8 +39,7 @@ class SeenLeg:
     holds: bool
 
 
-@dataclass(frozen=True)
-class SeenMember:
+class SeenMember(msgspec.Struct, frozen=True):
     """`state` is a word of the array's: in-sync, recovering, spare, faulty."""
 
     device: str
@@ -47,10 +47,9 @@ class SeenMember:
     faulty: bool
 
 
-@dataclass(frozen=True)
-class SeenArray:
+class SeenArray(msgspec.Struct, frozen=True):
     """One that is not `running` is half put together or half taken apart. `places`: how many legs
-    it is made for. `writes_held`: to some of it, for a scrub."""
+    it is made for. `writes_held`: to some of it, for a scrub. `frozen`: it begins no copying."""
 
     device: str
     volume: VolumeId
@@ -62,6 +61,7 @@ class SeenArray:
     sync_done_bytes: int
     sync_total_bytes: int
     writes_held: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,27 @@ class Sight:
             if path.extent == extent and path.alive and path.epoch in (epoch, -1)
         )
 
+    def works(self, leg: SeenLeg) -> bool:
+        """It has a path that is there and was not given up."""
+        return not self._alive.isdisjoint(set(leg.paths) - leg.failed)
 
-@dataclass(frozen=True)
-class Trouble:
+    @cached_property
+    def _alive(self) -> frozenset[str]:
+        return frozenset(kernel_name(path.device) for path in self.paths if path.alive)
+
+    def cut_off(self, array: SeenArray) -> frozenset[str]:
+        """The members whose I/O fails at once: no path of theirs works, and nothing is held for
+        one. Nobody but a head gives a leg a path. None, if it is all that md could go on with."""
+        cut = {
+            kernel_name(leg.device)
+            for leg in self.legs.values()
+            if not leg.holds and kernel_name(leg.device) in array.members and not self.works(leg)
+        }
+        whole = {m.device for m in array.members.values() if m.in_sync and not m.faulty}
+        return frozenset(cut) if whole - cut else frozenset()
+
+
+class Trouble(msgspec.Struct, frozen=True):
     """A leg that the head gave up waiting for. `broken`: it is not a matter of reach."""
 
     broken: bool
@@ -153,25 +171,29 @@ def look_at_segment(
     array = sight.arrays.get((volume.id, spec.index))
     if array is not None and not array.running:
         array = None
+    cut_off = frozenset[str]() if array is None else sight.cut_off(array)
     facts = {}
     for leg in spec.legs:
         seen = sight.legs.get(leg.extent)
         if seen is not None and seen.name.epoch != volume.epoch:
             seen = None
         if volume.layout is Layout.LINEAR:
-            facts[leg.extent] = _bare_leg(leg, seen, trouble.get(leg.extent))
+            works = seen is not None and sight.works(seen)
+            facts[leg.extent] = _bare_leg(leg, seen, trouble.get(leg.extent), works=works)
         else:
-            facts[leg.extent] = _member_leg(leg, seen, array, trouble.get(leg.extent))
+            facts[leg.extent] = _member_leg(leg, seen, array, cut_off, trouble.get(leg.extent))
     created = array is not None
     if volume.layout is Layout.LINEAR:
         created = all(fact.condition is not LegCondition.ABSENT for fact in facts.values())
     return SegmentSight(spec, array, facts, created)
 
 
-def _bare_leg(leg: LegSpec, seen: SeenLeg | None, trouble: Trouble | None) -> LegFact:
+def _bare_leg(
+    leg: LegSpec, seen: SeenLeg | None, trouble: Trouble | None, *, works: bool
+) -> LegFact:
     if seen is None:
         return LegFact(extent=leg.extent, condition=LegCondition.ABSENT)
-    if trouble is None or set(seen.paths) - seen.failed:
+    if trouble is None or works:
         # Also of a disk that has failed: of a last copy, what can be read is read.
         return LegFact(extent=leg.extent, condition=LegCondition.ACTIVE)
     if seen.holds:
@@ -194,14 +216,19 @@ def _held(leg: LegSpec, trouble: Trouble) -> LegFact:
 
 
 def _member_leg(
-    leg: LegSpec, seen: SeenLeg | None, array: SeenArray | None, trouble: Trouble | None
+    leg: LegSpec,
+    seen: SeenLeg | None,
+    array: SeenArray | None,
+    cut_off: frozenset[str],
+    trouble: Trouble | None,
 ) -> LegFact:
+    """One that is cut off is out, be it that md has not met its errors yet, nor can be told."""
     if array is None:
         return LegFact(extent=leg.extent, condition=LegCondition.ABSENT)
     member = None if seen is None else array.members.get(kernel_name(seen.device))
     broken = trouble is not None and trouble.broken
     message = "" if trouble is None else trouble.message
-    if member is None or member.faulty:
+    if member is None or member.faulty or member.device in cut_off:
         return LegFact(
             extent=leg.extent, condition=LegCondition.OUT, broken=broken, message=message
         )

@@ -4,6 +4,7 @@ Its members come and go with the kind of disk, its age, the bridge before it and
 version: each is taken if it is there and makes sense, and none is relied on.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -50,9 +51,17 @@ _LIFE_LEFT = (
     "Wear_Leveling_Count",
 )
 
+# Kinds and results of self-tests, as the standards number them. Others were aborted or go on.
+_EXTENDED = 2
+_NVME_FAILED = range(5, 8)
+_SCSI_EXTENDED = (2, 6)
+_SCSI_FAILED = range(3, 8)
+_SCSI_SELF_TESTS = 20
+
 
 def parse(output: str, status: int) -> SmartReading | None:
-    """What `smartctl --json --nocheck=standby -i -H -A -l error -l ssd` printed, and its exit
+    """What `smartctl --json --nocheck=standby -i -H -A -l error -l ssd
+    -l selftest -l defects` printed, and its exit
     status. None: the disk sleeps, and was let sleep. Never fails: what cannot be understood is a
     reading of unknown health that says why."""
     try:
@@ -76,6 +85,7 @@ def parse(output: str, status: int) -> SmartReading | None:
     return msgspec.structs.replace(
         reading,
         model=_text(_at(found, "model_name")) or _text(_at(found, "scsi_model_name")),
+        notes=(*reading.notes, *_failed_self_test(found)),
         temperature_c=_degrees(_at(found, "temperature", "current")),
         power_on_h=_count(_at(found, "power_on_time", "hours")),
     )
@@ -91,7 +101,7 @@ def _unknown(reason: str) -> SmartReading:
 def _nvme(found: dict[str, Any], status: int) -> SmartReading:
     log = _at(found, "nvme_smart_health_information_log")
     bits = _count(_at(log, "critical_warning"))
-    spare = _count(_at(log, "available_spare"))
+    spare = _share(_at(log, "available_spare"))
     if spare == 0 and not (bits or 0) & 0x01:
         spare = None  # it does not count: QEMU's
     health, reason = _verdict(found, status), ""
@@ -108,8 +118,8 @@ def _nvme(found: dict[str, Any], status: int) -> SmartReading:
         reason=reason or _why(health, found),
         media_errors=_count(_at(log, "media_errors")),
         wear_percent=_percent(_at(log, "percentage_used")),
-        spare_percent=_percent(spare),
-        spare_least_percent=_percent(_at(log, "available_spare_threshold")),
+        spare_percent=spare,
+        spare_least_percent=_share(_at(log, "available_spare_threshold")),
         notes=notes,
     )
 
@@ -163,8 +173,8 @@ def _ata(found: dict[str, Any], status: int) -> SmartReading:
             _device_statistic(found, "Percentage Used Endurance Indicator"),
             _worn(attributes),
         ),
-        spare_percent=_percent(_at(found, "spare_available", "current_percent")),
-        spare_least_percent=_percent(_at(found, "spare_available", "threshold_percent")),
+        spare_percent=_share(_at(found, "spare_available", "current_percent")),
+        spare_least_percent=_share(_at(found, "spare_available", "threshold_percent")),
         notes=() if failing else tuple(below[:_NOTES_MAX]),
     )
 
@@ -195,6 +205,76 @@ def _device_statistic(found: dict[str, Any], name: str) -> int | None:
             if _at(entry, "name") == name and _at(entry, "flags", "valid") is not False:
                 return _percent(_at(entry, "value"))
     return None
+
+
+# --- self-tests --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _SelfTest:
+    """`passed`: None: it was aborted, or goes on."""
+
+    extended: bool
+    passed: bool | None
+    words: str
+
+
+def _failed_self_test(found: dict[str, Any]) -> tuple[str, ...]:
+    """The newest that failed, unless one of its kind or an extended one has passed since."""
+    short_passed = False
+    for test in (*_ata_self_tests(found), *_nvme_self_tests(found), *_scsi_self_tests(found)):
+        if test.passed and test.extended:
+            break
+        short_passed = short_passed or test.passed is True
+        if test.passed is False and (test.extended or not short_passed):
+            kind = "extended" if test.extended else "short"
+            words = test.words.removeprefix("Completed: ").rstrip(" ->")
+            return (f"its last {kind} self-test failed: {words}",)
+    return ()
+
+
+def _ata_self_tests(found: dict[str, Any]) -> list[_SelfTest]:
+    """Newest first, as all of these."""
+    log = _at(found, "ata_smart_self_test_log")
+    tests = []
+    for entry in _dicts(_at(log, "extended", "table")) or _dicts(_at(log, "standard", "table")):
+        passed = _at(entry, "status", "passed")
+        tests.append(
+            _SelfTest(
+                extended=(_count(_at(entry, "type", "value")) or 0) & 0x7F == _EXTENDED,
+                passed=passed if isinstance(passed, bool) else None,
+                words=_text(_at(entry, "status", "string")),
+            )
+        )
+    return tests
+
+
+def _nvme_self_tests(found: dict[str, Any]) -> list[_SelfTest]:
+    return [
+        _SelfTest(
+            extended=_at(entry, "self_test_code", "value") == _EXTENDED,
+            passed=_passed(_at(entry, "self_test_result", "value"), _NVME_FAILED),
+            words=_text(_at(entry, "self_test_result", "string")),
+        )
+        for entry in _dicts(_at(found, "nvme_self_test_log", "table"))
+    ]
+
+
+def _scsi_self_tests(found: dict[str, Any]) -> list[_SelfTest]:
+    entries = [_at(found, f"scsi_self_test_{number}") for number in range(_SCSI_SELF_TESTS)]
+    return [
+        _SelfTest(
+            extended=_at(entry, "code", "value") in _SCSI_EXTENDED,
+            passed=_passed(_at(entry, "result", "value"), _SCSI_FAILED),
+            words=_text(_at(entry, "result", "string")),
+        )
+        for entry in _dicts(entries)
+    ]
+
+
+def _passed(result: object, failed: range) -> bool | None:
+    number = _count(result)
+    return True if number == 0 else False if number in failed else None
 
 
 # --- what all have -----------------------------------------------------------------------
@@ -258,6 +338,12 @@ def _percent(found: object) -> int | None:
     """Wear goes past 100; 255 is the most that a disk can say."""
     count = _count(found)
     return count if count is not None and count <= 255 else None
+
+
+def _share(found: object) -> int | None:
+    """Percent of what there is at most: some disks say 255 of what they do not count."""
+    count = _count(found)
+    return count if count is not None and count <= 100 else None
 
 
 def _degrees(found: object) -> int | None:

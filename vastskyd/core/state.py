@@ -9,6 +9,7 @@ from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import DamagedError, NotFoundError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
+    Candidate,
     Cluster,
     Disk,
     Event,
@@ -20,6 +21,7 @@ from vastskyd.core.model import (
     Node,
     Record,
     Remembered,
+    Retired,
     Segment,
     Volume,
 )
@@ -43,6 +45,8 @@ class ClusterState:
     secrets: dict[str, JoinSecret] = field(default_factory=dict)
     events: dict[int, Event] = field(default_factory=dict)
     remembered: dict[str, Remembered] = field(default_factory=dict)
+    retired: dict[DiskId, Retired] = field(default_factory=dict)
+    candidates: dict[str, Candidate] = field(default_factory=dict)
 
     def the_cluster(self) -> Cluster:
         for cluster in self.cluster.values():
@@ -95,6 +99,8 @@ _TYPES: dict[str, type[Record]] = {
     "secrets": JoinSecret,
     "events": Event,
     "remembered": Remembered,
+    "retired": Retired,
+    "candidates": Candidate,
 }
 _KINDS = {record_type: kind for kind, record_type in _TYPES.items()}
 
@@ -105,8 +111,10 @@ def _key(record: Record) -> str | int:
             return record.number
         case JoinSecret():
             return record.digest
-        case Remembered():
+        case Remembered() | Candidate():
             return record.key
+        case Retired():
+            return record.disk
         case Generation():
             return "manager"
         case Cluster() | Node() | Disk() | Extent() | Volume() | Job():
@@ -114,11 +122,14 @@ def _key(record: Record) -> str | int:
     raise TypeError(f"{type(record).__name__} is not a kind of record that is kept")
 
 
+_TABLES = tuple(table.name for table in fields(ClusterState))
+
+
 class Draft(ClusterState):
     """A copy to change. `puts` and `deletes` are what the store has to commit."""
 
     def __init__(self, base: ClusterState) -> None:
-        super().__init__(*(dict(getattr(base, table.name)) for table in fields(ClusterState)))
+        super().__init__(*(dict(getattr(base, table)) for table in _TABLES))
         self._changes: dict[tuple[str, str], Record | None] = {}
 
     def put(self, record: Record) -> None:

@@ -8,8 +8,13 @@ from vastskyd.core.model import AttachmentState, DiskState, ExtentState, JobStat
 _TABLES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
     DiskState: {
         DiskState.ENROLLING: frozenset({DiskState.ONLINE}),
-        DiskState.ONLINE: frozenset({DiskState.FAILING, DiskState.MISSING, DiskState.FAILED}),
+        DiskState.ONLINE: frozenset(
+            {DiskState.FAILING, DiskState.DRAINING, DiskState.MISSING, DiskState.FAILED}
+        ),
         DiskState.FAILING: frozenset({DiskState.ONLINE, DiskState.MISSING, DiskState.FAILED}),
+        DiskState.DRAINING: frozenset(
+            {DiskState.ONLINE, DiskState.FAILING, DiskState.MISSING, DiskState.FAILED}
+        ),
         DiskState.MISSING: frozenset({DiskState.ONLINE, DiskState.FAILED}),
         DiskState.FAILED: frozenset(),
         DiskState.UNSEEN: frozenset(),
@@ -29,7 +34,8 @@ _TABLES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
     AttachmentState: {
         AttachmentState.FENCING: frozenset({AttachmentState.ATTACHING, AttachmentState.DETACHING}),
         AttachmentState.ATTACHING: frozenset({AttachmentState.ATTACHED, AttachmentState.DETACHING}),
-        AttachmentState.ATTACHED: frozenset({AttachmentState.DETACHING}),
+        # One that was mended is attached already, and is given a device.
+        AttachmentState.ATTACHED: frozenset({AttachmentState.ATTACHING, AttachmentState.DETACHING}),
         AttachmentState.DETACHING: frozenset({AttachmentState.ATTACHED}),
     },
     JobState: {

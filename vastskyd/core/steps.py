@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Encryption
 from vastskyd.core.names import LegName, VolumeDeviceName
 
 
-@dataclass(frozen=True)
-class Connect:
+class Connect(msgspec.Struct, frozen=True):
     """In the background: a peer that does not answer must not hold up the other legs."""
 
     extent: ExtentId
@@ -114,17 +115,22 @@ class ResizeArray:
 
 
 @dataclass(frozen=True)
+class ThawArray:
+    array: str
+
+
+@dataclass(frozen=True)
 class StopArray:
     array: str
 
 
 @dataclass(frozen=True)
 class MapVolume:
-    """`parts` are (device, length) in order: the segments."""
+    """`parts` are (device, offset, length) in order: the segments, without their guards."""
 
     name: VolumeDeviceName
     dm_name: str
-    parts: tuple[tuple[str, int], ...]
+    parts: tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,7 @@ Step = (
     | FailMember
     | RemoveMember
     | ResizeArray
+    | ThawArray
     | StopArray
     | MapVolume
     | UnmapVolume

@@ -1,14 +1,15 @@
 """One turn of the manager's wheel: what its rules read and write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.facts import Facts
-from vastskyd.core.ids import SHORT_ID_DIGITS, DiskId, ExtentId, JobId, NodeId
+from vastskyd.core.ids import SHORT_ID_DIGITS, DiskId, ExtentId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
+    Apart,
     Disk,
     DiskState,
     Event,
@@ -22,7 +23,7 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.ondisk_layout import EXTENTS_MAX
-from vastskyd.core.placement import PlacedExtent, Room, free_ranges
+from vastskyd.core.placement import PlacedExtent, Room, Site, free_ranges
 from vastskyd.core.smart import SmartLimits
 from vastskyd.core.state import EVENTS_MAX, JOBS_MAX, Draft
 
@@ -46,7 +47,8 @@ class Policy:
 @dataclass(frozen=True)
 class Turn:
     """`new_token` draws that many random hex digits; `wall_s` is for people, `monotonic_s` for
-    durations. `waiting`: when this manager first saw a job wait, for what it waits for now."""
+    durations. `waiting`: when this manager first saw a job wait, for what it waits for now;
+    `noted`: likewise when other things began to be so."""
 
     draft: Draft
     facts: Facts
@@ -55,11 +57,25 @@ class Turn:
     monotonic_s: float
     new_token: Callable[[int], str]
     waiting: dict[tuple[JobId, str], float] = field(default_factory=dict)
+    noted: dict[tuple[VolumeId, str], tuple[str, float]] = field(default_factory=dict)
 
     def waited_s(self, job: Job, what: str) -> float:
         """For how long the job has been seen to wait for this. Wall clocks jump: when it began is
         for people, and not to be reckoned with."""
         return self.monotonic_s - self.waiting.setdefault((job.id, what), self.monotonic_s)
+
+    def noted_s(self, volume: VolumeId, what: str, how: str = "") -> float:
+        """For how long this manager has seen it to be so, and just so; by asking it is noted."""
+        before, since_s = self.noted.get((volume, what), (how, self.monotonic_s))
+        if before != how:
+            since_s = self.monotonic_s
+        self.noted[volume, what] = (how, since_s)
+        return self.monotonic_s - since_s
+
+    def is_over(self, volume: VolumeId, *whats: str) -> None:
+        """These are not so any more."""
+        for what in whats:
+            self.noted.pop((volume, what), None)
 
     def event(self, severity: Severity, kind: str, subject: str, message: str) -> None:
         number = max(self.draft.events, default=0) + 1
@@ -131,9 +147,7 @@ class Turn:
             )
         return [
             Room(
-                disk.id,
-                disk.node,
-                self.draft.nodes[disk.node].rack,
+                self.site(disk),
                 free_ranges((disk.area_start_bytes, disk.area_end_bytes), used.get(disk.id, ())),
                 disk.clean,
                 EXTENTS_MAX - len(used.get(disk.id, ())),
@@ -141,6 +155,19 @@ class Turn:
             for disk in self.draft.disks.values()
             if disk.state is DiskState.ONLINE and self.facts[disk.node].online
         ]
+
+    def site(self, disk: Disk) -> Site:
+        rack = self.draft.nodes[disk.node].rack
+        return Site(disk.id, disk.node, rack, disk.drive, is_file=bool(disk.file))
+
+    def sites(self, extents: Iterable[ExtentId]) -> list[Site]:
+        """Where these lie, as far as that is known."""
+        disks = [self.draft.disk_of(extent) for extent in extents]
+        return [self.site(disk) for disk in disks if disk is not None]
+
+    @property
+    def apart(self) -> Apart:
+        return self.draft.the_cluster().copies_apart
 
     def new_extent(self, volume: Volume, segment: int, place: PlacedExtent) -> Extent:
         extent = Extent(
@@ -189,7 +216,7 @@ def disk_name(disk: Disk) -> str:
 def find_disk(turn: Turn, text: str) -> Disk:
     """By id or NODE:PATH. NotFoundError: no such disk is enrolled."""
     for disk in turn.draft.disks.values():
-        if text in (disk.id, disk_name(disk)):
+        if text in (disk.id, disk_name(disk), f"{disk.node}:{disk.file}"):
             return disk
     raise NotFoundError(
         f"there is no enrolled disk {text}", hint="'vastskyctl disk list' shows them"

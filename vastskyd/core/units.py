@@ -17,8 +17,8 @@ GRAIN_BYTES = MIB
 # Kept free before md's data for its superblock, its bitmap, and a later reshape.
 MD_DATA_OFFSET_BYTES = 4 * MIB
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
 def parse_size(text: str) -> int:
@@ -41,11 +41,11 @@ def format_size(size_bytes: int) -> str:
     '10.0 GiB'
     """
     value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if value < 1024:
             return f"{int(value)} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
-    return f"{value:.1f} PiB"
+    return f"{value:.1f} EiB"
 
 
 def align_up(value_bytes: int, grain_bytes: int = GRAIN_BYTES) -> int:

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from vastskyd.core import answers
-from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core import answers, api
+from vastskyd.core.model import Record, Role
 
 
 class Cluster(Protocol):
@@ -13,16 +13,7 @@ class Cluster(Protocol):
         """Any of api.ADMIN_REQUESTS. Bounded in time (UnreachableError: the manager did not
         answer); ConflictError while this host belongs to no cluster."""
 
-    async def init(
-        self,
-        name: str,
-        addresses: tuple[str, ...],
-        rack: str,
-        node: str,
-        encryption: Encryption | None,
-        roles: tuple[Role, ...],
-    ) -> answers.Initialised:
-        """api.InitCluster."""
+    async def init(self, request: api.InitCluster) -> answers.Initialised: ...
 
     async def join(
         self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]

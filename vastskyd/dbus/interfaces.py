@@ -63,6 +63,11 @@ MANAGER = Interface(
             Action.MANAGE_NODES,
         ),
         Method(
+            "SetCopiesApart", api.SetCopiesApart,
+            "Keep the copies of volumes on different hosts, or only on different disks.",
+            Action.MANAGE_CLUSTER,
+        ),
+        Method(
             "InitCluster", api.InitCluster, "Make this host a cluster's first node, its manager.",
             Action.MANAGE_CLUSTER,
         ),
@@ -118,7 +123,7 @@ DISK = Interface(
             Action.MANAGE_DISKS, destroys=("wipe",), target=("node", "path"),
         ),
         Method(
-            "Retire", api.RetireDisk, "Let it go, if it holds no legs or is lost.",
+            "Retire", api.RetireDisk, "Empty it and let it go; or forget one that is lost.",
             Action.MANAGE_DISKS, target=("disk",),
         ),
     ),
@@ -131,10 +136,11 @@ DISK = Interface(
         Property("Free", "free_bytes", "Bytes that are free for extents."),
         Property(
             "State", "state",
-            "online, failing, missing, failed, enrolling, unreachable, refused, unknown, or"
-            " candidate.",
+            "online, failing, draining, missing, failed, enrolling, unreachable, refused, unknown,"
+            " or candidate.",
         ),
-        Property("Message", "message", "What is to be said of it; what is on a candidate."),
+        Property("Message", "message", "What is to be said of it; what is on a candidate,"
+            " or why auto_enroll left it out."),
         Property("Volumes", "volumes", "Names of those that have legs on it, by the manager."),
         Property("Smart", "smart", "What it says of its health; empty until it was asked."),
     ),

@@ -30,7 +30,7 @@ class OwnObjects:
     def __init__(self, emit: Callable[[Message], None]) -> None:
         self._emit = emit
         self._told: dict[Place, _Told] = {}
-        self._host: Values = {}
+        self._host: _Told | None = None
 
     def get(self, place: Place) -> Record | None:
         told = self._told.get(place)
@@ -48,9 +48,11 @@ class OwnObjects:
 
     def put(self, place: Place, record: Record) -> None:
         """There is such an object, or it has changed."""
+        before = self._told.get(place)
+        if before is not None and before.record == record:
+            return
         interface = OF_KIND[place.kind]
         values = interface.values(record)
-        before = self._told.get(place)
         self._told[place] = _Told(record, values)
         if before is None:
             body: list[Any] = [place.path, {interface.name: values}]
@@ -72,10 +74,12 @@ class OwnObjects:
 
     def put_host(self, view: LocalView) -> None:
         """The Manager's own properties."""
-        values = MANAGER.values(view)
-        if self._host:
-            self._tell_changes(ROOT, MANAGER, self._host, values)
-        self._host = values
+        before = self._host
+        if before is not None and before.record == view:
+            return
+        self._host = _Told(view, MANAGER.values(view))
+        if before is not None:
+            self._tell_changes(ROOT, MANAGER, before.values, self._host.values)
 
     def completed(self, place: Place, success: bool, error: str, message: str) -> None:
         """The job's signal."""

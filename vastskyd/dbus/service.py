@@ -173,14 +173,7 @@ class Service:
             case api.ShowJob():
                 return await self._jobs.show(request)
             case api.InitCluster():
-                return await self._cluster.init(
-                    request.name,
-                    request.addresses,
-                    request.rack,
-                    request.node,
-                    request.encryption,
-                    request.roles,
-                )
+                return await self._cluster.init(request)
             case api.JoinCluster():
                 return await self._cluster.join(
                     request.token, request.addresses, request.rack, request.node, request.roles

@@ -131,4 +131,5 @@ def record_in(record: type[R], values: dict[str, Any], *, strict: bool = False) 
     try:
         return msgspec.convert(bare, record)
     except msgspec.ValidationError as error:
-        raise InvalidError(str(error).replace("$.", "").replace("`", "")) from None
+        what, _, where = str(error).replace("$.", "").replace("`", "").partition(" - at ")
+        raise InvalidError(f"{where}: {what[0].lower()}{what[1:]}" if where else what) from None

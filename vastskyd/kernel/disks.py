@@ -16,8 +16,8 @@ from vastskyd.core.ondisk_layout import (
     SLOT_OFFSETS_BYTES,
 )
 from vastskyd.core.pace import Activity
-from vastskyd.core.units import MIB
-from vastskyd.kernel import direct, disk_links, process, sysfs, threads, users
+from vastskyd.core.units import MIB, format_size
+from vastskyd.kernel import direct, disk_links, drives, process, sysfs, threads, users
 from vastskyd.ports import BlockDevice, SlotBytes
 
 CALL_TIMEOUT_S = 20.0
@@ -27,7 +27,14 @@ TOOL_TIMEOUT_S = 20.0
 # Not disks of this host: what stands on others, memory, and media that come and go.
 _EXCLUDED = ("dm-", "md", "nbd", "zram", "ram", "sr", "fd", "drbd")
 _SIZE_MIN_BYTES = 64 * MIB
+_OURS = "(vastsky-extent-"  # of the name of what holds a disk
 _LOOKS_AT_ONCE = 4
+
+# It has been claimed, whether the device that stands on it is there yet or not.
+_PATH_OF_ANOTHER = "a path of multipathd"
+
+# Who has a disk open for a moment, to see what it is.
+_LOOKERS = ("opened by (udev-worker)", "opened by systemd-udevd")
 
 _DISKSTATS = Path("/proc/diskstats")
 
@@ -49,10 +56,8 @@ class LinuxDisks:
 
     async def list(self) -> tuple[BlockDevice, ...]:
         names = await threads.call(_kernel_names, CALL_TIMEOUT_S, "list disks")
-        links = await threads.call(disk_links.preferred, CALL_TIMEOUT_S, "list links of disks")
-        looked = await asyncio.gather(
-            *(self._look(name, links.get(name, f"/dev/{name}")) for name in names)
-        )
+        links = await threads.call(disk_links.by_preference, CALL_TIMEOUT_S, "list links of disks")
+        looked = await asyncio.gather(*(self._look(name, links) for name in names))
         return tuple(device for device in looked if device is not None)
 
     async def activity(self) -> dict[str, Activity]:
@@ -76,6 +81,11 @@ class LinuxDisks:
             lambda: direct.write(path, offset, content), CALL_TIMEOUT_S, what, lane=path
         )
 
+    async def remnants(self, path: str) -> str:
+        return await threads.call(
+            lambda: _remnants(path), CALL_TIMEOUT_S, f"look whether {path} is new", lane=path
+        )
+
     async def erase_signatures(self, path: str) -> None:
         # To the kernel first: wipefs leaves alone what it does not know.
         await threads.call(lambda: _refuse_used(path), CALL_TIMEOUT_S, f"look at {path}")
@@ -90,18 +100,24 @@ class LinuxDisks:
             lane=f"wipe {path}",
         )
 
-    async def _look(self, name: str, path: str) -> BlockDevice | None:
+    async def _look(self, name: str, links: dict[str, tuple[str, ...]]) -> BlockDevice | None:
         """None: it went away while it was looked at."""
+        path, *others = _paths(name, links)
         directory = Path("/sys/class/block") / name
         size = sysfs.size_bytes(directory)
-        serial = await threads.call(
-            lambda: disk_links.serial(name), CALL_TIMEOUT_S, f"serial of {name}"
+        known = await threads.call(
+            lambda: disk_links.known(name), CALL_TIMEOUT_S, f"ask udev about {name}"
         )
+        below = drives.below(name)
         used = users.of_whole(name)
-        ours = [word for word in used if "(vastsky-extent-" in word]
-        member = bool(ours)
+        if known.multipath and not used:
+            used = (_PATH_OF_ANOTHER,)
+        ours = [word for word in used if _OURS in word]
+        member = bool(ours) and any(_OURS in word for word in users.of_itself(name))
         found = "vastsky member" if member else ""
-        if not member and used:
+        if not member and ours:
+            found = "in use: a partition of it is a vastsky member"
+        elif not member and used:
             found = f"in use: {used[0]}"
         elif not member:
             async with self._looking:
@@ -111,11 +127,14 @@ class LinuxDisks:
         return BlockDevice(
             path=path,
             kernel_name=name,
-            serial=serial,
+            serial=known.serial,
             size_bytes=size,
             found=found,
             member=member,
-            aliases=(f"/dev/{name}",),
+            aliases=(*others, *([below.file] if below.file else ())),
+            partition=(directory / "partition").exists(),
+            drive=_paths(below.drive, links)[0] if below.drive else "",
+            file=below.file,
         )
 
     async def _probe(self, path: str) -> tuple[bool, str]:
@@ -134,6 +153,10 @@ class LinuxDisks:
         except DeviceError as error:
             return False, f"unreadable: {error.message}"
         return False, describe_signatures(outcome.output)
+
+
+def _paths(name: str, links: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return (*links.get(name, ()), f"/dev/{name}")
 
 
 def parse_diskstats(text: str) -> dict[str, Activity]:
@@ -174,11 +197,29 @@ def _kernel_names() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _refuse_used(path: str) -> None:
+def _remnants(path: str) -> str:
+    name = sysfs.kernel_name(path)
+    for user in users.of_device(name):
+        if not user.startswith(_LOOKERS):
+            return user
+    try:
+        _refuse_used(path, os.O_RDONLY)
+    except ConflictError as error:
+        return error.message
+    size = sysfs.size_bytes(Path("/sys/class/block") / name)
+    last = max(0, size - MIB) // direct.BLOCK_BYTES * direct.BLOCK_BYTES
+    if direct.read(path, 0, AREA_START_BYTES).strip(b"\0"):
+        return f"its first {format_size(AREA_START_BYTES)} do not read as zeros"
+    if direct.read(path, last, MIB).strip(b"\0"):
+        return f"its last {format_size(MIB)} do not read as zeros"
+    return ""
+
+
+def _refuse_used(path: str, mode: int = os.O_RDWR) -> None:
     """ConflictError if anybody has it, or a partition of it, for himself."""
     name = sysfs.kernel_name(path)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
+        os.close(os.open(path, mode | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise DeviceError(f"{path} cannot be opened: {error.strerror}") from error

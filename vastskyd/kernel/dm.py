@@ -133,8 +133,8 @@ class LinuxDeviceMapper:
             return users.mounted_at(f"dm-{answer.minor}")
 
         for place in await self._change(name, "abandon", act):
-            # By systemd, since vastskyd sees copies of the host's mounts. It lets go of what is
-            # busy later: a wreck's last user ends whenever he likes.
+            # By systemd, since vastskyd has copies of the host's mounts, and may not unmount. It
+            # lets go of what is busy later: a wreck's last user ends whenever he likes.
             umount = ("umount", "--lazy", "--", place)
             await process.run((*_BY_SYSTEMD, *umount), UMOUNT_TIMEOUT_S)
 

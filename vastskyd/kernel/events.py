@@ -5,20 +5,15 @@ going. None of them says what to do: the one who waits looks at everything again
 """
 
 import asyncio
-import errno
 import os
 import select
-import socket
 from collections.abc import Callable
 from functools import partial
 
 from vastskyd.kernel import dm_ioctl, md_sysfs, sysfs
 from vastskyd.kernel.nbd import LinuxNbd
+from vastskyd.kernel.uevents import Uevents
 
-_NETLINK_KOBJECT_UEVENT = 15
-# The kernel's own events, and udev's after its rules have run (links are there then).
-_UEVENT_GROUPS = 1 | 2
-_UEVENT_BUFFER_BYTES = 1024 * 1024
 # Not array_state: it turns from clean to active and back with every pause in the writes.
 _MD_ATTRIBUTES = ("degraded", "sync_action")
 
@@ -31,7 +26,7 @@ class KernelEvents:
         self._changed = asyncio.Event()
         self._epoll: select.epoll | None = None
         self._takers: dict[int, Callable[[], bool]] = {}
-        self._uevents: socket.socket | None = None
+        self._uevents: Uevents | None = None
         self._control: int | None = None
         self._md: dict[str, int] = {}
         self._nbd_fd: int | None = None
@@ -69,12 +64,8 @@ class KernelEvents:
         # selector does not ask for. So all go into an epoll of our own, and that into asyncio's.
         self._epoll = select.epoll()
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._take)
-        uevents = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_KOBJECT_UEVENT)
-        uevents.setblocking(False)
-        uevents.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UEVENT_BUFFER_BYTES)
-        uevents.bind((0, _UEVENT_GROUPS))
-        self._uevents = uevents
-        self._watch(uevents.fileno(), select.EPOLLIN, self._take_uevents)
+        self._uevents = Uevents()
+        self._watch(self._uevents.fileno(), select.EPOLLIN, self._uevents.take)
         if os.path.exists(dm_ioctl.CONTROL):
             self._control = dm_ioctl.open_events()
             self._watch(self._control, select.EPOLLIN, self._take_dm)
@@ -128,21 +119,6 @@ class KernelEvents:
     def _take_nbd(self) -> bool:
         self._nbd.hear()
         return True
-
-    def _take_uevents(self) -> bool:
-        assert self._uevents is not None  # noqa: S101
-        told = False
-        while True:
-            try:
-                datagram = self._uevents.recv(65536)
-            except BlockingIOError:
-                return told
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                told = True  # some were lost: whatever they said
-            else:
-                told = told or b"SUBSYSTEM=block" in datagram
 
 
 def _reread(fd: int) -> bool:

@@ -46,6 +46,7 @@ _STOP_ARRAY = 0x932
 # Ours are numbered downward from the last minor that any kernel makes on demand; people and
 # mdadm itself begin at 0 and at 127.
 _NUMBER_MAX = 511
+_NUMBER_OF_MDADM = 127
 
 
 class LinuxMd:
@@ -159,6 +160,12 @@ class LinuxMd:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
         await self._write(device, directory / "raid_disks", str(raid_devices), "resize")
 
+    async def thaw(self, device: str) -> None:
+        action = md_sysfs.directory(sysfs.kernel_name(device)) / "sync_action"
+        if sysfs.attribute(action) == "frozen":
+            # Nobody else does: mdadm thaws only what it froze itself (sysfs_freeze_array).
+            await self._write(device, action, "idle", "thaw")
+
     async def set_sync_rate(self, device: str, min_kib_s: int, max_kib_s: int) -> None:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
         # To md a higher minimum would win, and of its own it has 1000 KiB/s: a rebuild under load
@@ -236,6 +243,11 @@ class LinuxMd:
             )
             what = ", ".join(by) or "by somebody unknown"
             raise BusyError(f"{device} is in use: {what}") from error
+
+    async def discard_unmade(self) -> None:
+        async with self._numbering:
+            for name in await threads.call(_unmade, CALL_TIMEOUT_S, "list md arrays"):
+                await self._discard(f"/dev/{name}")
 
     async def _with_uuid(self, uuid: str) -> MdArray | None:
         return next((one for one in await self.arrays() if one.uuid == uuid and one.running), None)
@@ -321,6 +333,17 @@ def _free_name() -> str:
         if state in (None, "clear"):
             return f"md{number}"
     raise DeviceError("no md device number is free")
+
+
+def _unmade() -> tuple[str, ...]:
+    """Arrays without a member, of the numbers that only we give."""
+    names = (f"md{number}" for number in range(_NUMBER_MAX, _NUMBER_OF_MDADM, -1))
+    return tuple(
+        name
+        for name in names
+        if sysfs.attribute(md_sysfs.directory(name) / "array_state") == "inactive"
+        and not md_sysfs.members(name)
+    )
 
 
 def _stop_array(device: str) -> None:

@@ -16,6 +16,8 @@ _COMMAND = (
     "--attributes",
     "--log=error",
     "--log=ssd",
+    "--log=selftest",
+    "--log=defects",
 )
 # A mask of what was found; only its lowest bits mean that nothing was read.
 _STATUSES = range(256)

@@ -19,15 +19,19 @@ OPENERS_MAX = 8
 def of_device(kernel_name: str) -> tuple[str, ...]:
     """Mounts, devices on top, swap, and processes that have it open. Reads /proc and /sys only;
     takes SCAN_TIMEOUT_S at most, give or take one process."""
-    named = (*_mounts(kernel_name), *_holders(kernel_name), *_swaps(kernel_name))
-    return (*named, *_openers(kernel_name))
+    return (*of_itself(kernel_name), *_openers(kernel_name))
+
+
+def of_itself(kernel_name: str) -> tuple[str, ...]:
+    """As of_device, without the search for processes."""
+    return (*_mounts(kernel_name), *_holders(kernel_name), *_swaps(kernel_name))
 
 
 def of_whole(kernel_name: str) -> tuple[str, ...]:
     """As of_device, for a disk together with its partitions; without the search for processes."""
     found: list[str] = []
     for name in (kernel_name, *partitions(kernel_name)):
-        found += (*_mounts(name), *_holders(name), *_swaps(name))
+        found += of_itself(name)
     return tuple(dict.fromkeys(found))
 
 
@@ -42,9 +46,10 @@ def partitions(kernel_name: str) -> tuple[str, ...]:
 
 
 def mounted_at(kernel_name: str) -> tuple[str, ...]:
-    """Where file systems on the device are mounted."""
+    """Where file systems on the device are mounted on the host: of it the sandbox that vastskyd
+    runs in hides some places."""
     number = sysfs.attribute(Path("/sys/class/block") / kernel_name / "dev") or ""
-    return mount_points(sysfs.attribute(_PROC / "self" / "mountinfo") or "", number)
+    return mount_points(sysfs.attribute(_PROC / "1" / "mountinfo") or "", number)
 
 
 def _mounts(kernel_name: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from vastskyd.core.api import (
     Done,
     JobStarted,
     RemoveNode,
+    SetCopiesApart,
     SetStandby,
     Token,
     method_of,
@@ -20,7 +21,7 @@ from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job, Record, Remembered
 from vastskyd.core.turn import Turn
 from vastskyd.roles.cancelling import cancel_job
-from vastskyd.roles.commands import COMMANDS, remove_node, set_standby
+from vastskyd.roles.commands import COMMANDS, remove_node, set_copies_apart, set_standby
 from vastskyd.roles.joining import Issuer, create_token
 
 REMEMBERED_MAX = 1000
@@ -64,6 +65,9 @@ def _do(turn: Turn, issuer: Issuer, request: Act) -> Record:
             return Done()
         case SetStandby():
             set_standby(turn, request)
+            return Done()
+        case SetCopiesApart():
+            set_copies_apart(turn, request)
             return Done()
         case CancelJob():
             cancel_job(turn, request)

@@ -1,9 +1,10 @@
 """Ending jobs before they are done. Each ends in a state that the other rules know anyway: what
-was being created is deleted, what was being attached is detached."""
+was being created is deleted, what was being attached is detached, a disk is used on."""
 
 import msgspec
 
 from vastskyd.core.api import CancelJob
+from vastskyd.core.draining import cancel_drain
 from vastskyd.core.errors import CancelledError, ConflictError, NotFoundError
 from vastskyd.core.ids import VolumeId
 from vastskyd.core.model import AttachmentState, Job, JobKind, JobState, Severity, Volume
@@ -29,6 +30,9 @@ def cancel_job(turn: Turn, request: CancelJob) -> None:
         )
     if job.state is not JobState.RUNNING:
         raise ConflictError(f"job {job.id} has ended already: it is {job.state}")
+    if job.kind is JobKind.RETIRE:
+        cancel_drain(turn, job, _SAID)
+        return
     volume = turn.draft.volumes.get(VolumeId(job.subject))
     if volume is None or job.kind in _WHY_NOT:
         raise ConflictError(_WHY_NOT.get(job.kind, f"job {job.id} cannot be cancelled now"))
@@ -51,10 +55,12 @@ def _cancel_create(turn: Turn, volume: Volume) -> None:
 
 
 def _cancel_attach(turn: Turn, volume: Volume, job: Job) -> None:
-    attachment = volume.attachment
-    if attachment is None or attachment.state not in _BEGUN:
+    on, attachment = volume.attachment, volume.given()
+    if on is None or attachment is None or attachment.state not in _BEGUN:
         raise ConflictError(f"job {job.id} cannot be cancelled now: the attach is at its end")
-    back = msgspec.structs.replace(attachment, state=AttachmentState.DETACHING, since_s=turn.wall_s)
+    back = msgspec.structs.replace(
+        on, state=AttachmentState.DETACHING, since_s=turn.wall_s, then=None
+    )
     turn.draft.put(msgspec.structs.replace(volume, attachment=back))
     said = f"attaching volume {volume.name} on {attachment.head} was cancelled"
     turn.event(Severity.INFO, "attach-cancelled", volume.id, said)

@@ -15,9 +15,11 @@ from vastskyd.core.api import (
     RemoveNode,
     RetireDisk,
     ScrubVolume,
+    SetCopiesApart,
     SetStandby,
 )
-from vastskyd.core.documents import CandidateFact, ExtentCondition
+from vastskyd.core.documents import CandidateFact
+from vastskyd.core.draining import drain
 from vastskyd.core.errors import (
     BusyError,
     ConflictError,
@@ -34,8 +36,8 @@ from vastskyd.core.ids import (
     VolumeId,
     volume_name,
 )
+from vastskyd.core.mending import ended, hand_over
 from vastskyd.core.model import (
-    SERVING,
     Attachment,
     AttachmentState,
     Disk,
@@ -103,7 +105,7 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
 
 def _refuse_enrolled(turn: Turn, request: EnrolDisk) -> None:
     for disk in turn.draft.disks.values():
-        if disk.node == request.node and disk.path == request.path:
+        if disk.node == request.node and request.path in (disk.path, disk.file):
             raise ExistsError(f"{disk_name(disk)} is enrolled already, as disk {disk.id}")
 
 
@@ -118,32 +120,7 @@ def _candidate(candidates: tuple[CandidateFact, ...], request: EnrolDisk) -> Can
 
 
 def retire_disk(turn: Turn, request: RetireDisk) -> Job:
-    disk = find_disk(turn, request.disk)
-    live = {leg.extent for _, _, leg in turn.draft.legs()}
-    extents = [extent for extent in turn.draft.extents.values() if extent.disk == disk.id]
-    used = [extent for extent in extents if extent.id in live]
-    if used:
-        volumes = sorted({turn.draft.volumes[e.volume].name for e in used})
-        raise BusyError(
-            f"{disk_name(disk)} holds legs of {', '.join(volumes)}",
-            hint="delete these volumes first, or pull the disk and let them be rebuilt elsewhere",
-        )
-    failed = [turn.facts.extent(disk.node, extent.id) for extent in extents]
-    wiping = [
-        fact for fact in failed if fact is None or fact.condition is not ExtentCondition.FAILED
-    ]
-    if wiping and disk.state in SERVING:
-        raise BusyError(
-            f"{disk_name(disk)} is still wiping {len(wiping)} freed extents",
-            hint="wait until 'vastskyctl disk list' shows it idle",
-        )
-    for extent in extents:
-        turn.release(extent.id)
-    turn.draft.delete(disk)
-    turn.event(Severity.INFO, "disk-retired", disk.id, f"{disk_name(disk)} is retired")
-    job = turn.start_job(JobKind.RETIRE, disk.id, disk_name(disk))
-    turn.end_job(job, f"{disk_name(disk)} retired")
-    return turn.draft.jobs[job.id]
+    return drain(turn, find_disk(turn, request.disk))
 
 
 # --- volumes -----------------------------------------------------------------------------
@@ -178,6 +155,7 @@ def create_volume(turn: Turn, request: CreateVolume) -> Job:
         copies,
         turn.rooms(),
         turn.policy.segment_max_bytes,
+        turn.apart,
         with_array=with_array(layout),
     )
     volume = Volume(
@@ -229,11 +207,21 @@ def set_standby(turn: Turn, request: SetStandby) -> None:
     )
 
 
+def set_copies_apart(turn: Turn, request: SetCopiesApart) -> None:
+    cluster = turn.draft.the_cluster()
+    if cluster.copies_apart is request.copies_apart:
+        return
+    turn.draft.put(msgspec.structs.replace(cluster, copies_apart=request.copies_apart))
+    said = f"copies of a volume are kept on different {request.copies_apart}s from now on"
+    turn.event(Severity.INFO, "copies-apart-set", cluster.id, said)
+
+
 def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
     volume = turn.draft.volume(request.volume)
-    if volume.attachment is not None:
+    attachment = volume.given()
+    if attachment is not None:
         raise BusyError(
-            f"volume {volume.name} is attached on {volume.attachment.head}",
+            f"volume {volume.name} is attached on {attachment.head}",
             hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
         )
     drop_volume(turn, volume)
@@ -260,24 +248,26 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
         raise ConflictError(
             f"volume {volume.name} is still being created", hint="wait for its job to end"
         )
-    attachment = volume.attachment
-    if attachment is not None:
-        if attachment.head == head.id and attachment.state is not AttachmentState.DETACHING:
-            return _ongoing_attach(turn, volume, attachment, force=request.force)
-        if attachment.head == head.id or turn.facts[attachment.head].online:
+    kept, given = volume.attachment, volume.given()
+    if kept is not None and given is not None:
+        if given.head == head.id and given.state is not AttachmentState.DETACHING:
+            return _ongoing_attach(turn, volume, given, kept, force=request.force)
+        if given.head == head.id or turn.facts[given.head].online:
             raise BusyError(
-                f"volume {volume.name} is {attachment.state} on {attachment.head}",
+                f"volume {volume.name} is {given.state} on {given.head}",
                 hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
             )
     _check_head(turn, head)
     if request.force:
         _tell_forced(turn, volume, head.id)
+    if kept is not None and kept.mending:
+        return hand_over(turn, volume, kept, head.id, forced=request.force)
     return move(turn, volume, head.id, "which is unreachable", forced=request.force)
 
 
 def failover_volume(turn: Turn, request: FailoverVolume) -> Job:
     volume = turn.draft.volume(request.volume)
-    attachment = volume.attachment
+    attachment = volume.given()
     if attachment is None:
         raise ConflictError(
             f"volume {volume.name} is not attached",
@@ -315,17 +305,20 @@ def _tell_forced(turn: Turn, volume: Volume, head: NodeId) -> None:
     )
 
 
-def _ongoing_attach(turn: Turn, volume: Volume, attachment: Attachment, *, force: bool) -> Job:
+def _ongoing_attach(
+    turn: Turn, volume: Volume, given: Attachment, attachment: Attachment, *, force: bool
+) -> Job:
     """Asked again: the job that runs, or one that says it is so. One that goes on without a job,
-    as after a recovery, gets one; one that still waits for legs may be forced."""
-    if attachment.state is AttachmentState.FENCING and force and not attachment.forced:
-        _tell_forced(turn, volume, attachment.head)
+    as after a recovery, gets one; one that still waits for legs may be forced. `attachment` is as
+    it is kept: another head may have to let go of the volume first."""
+    if given.state is AttachmentState.FENCING and force and not attachment.forced:
+        _tell_forced(turn, volume, given.head)
         attachment = msgspec.structs.replace(attachment, forced=True)
         turn.draft.put(msgspec.structs.replace(volume, attachment=attachment))
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
         return job
     job = turn.start_job(JobKind.ATTACH, volume.id, volume.name)
-    if attachment.state is not AttachmentState.ATTACHED:
+    if given.state is not AttachmentState.ATTACHED:
         again = msgspec.structs.replace(attachment, since_s=turn.wall_s)
         turn.draft.put(msgspec.structs.replace(volume, attachment=again))
         return job
@@ -334,13 +327,17 @@ def _ongoing_attach(turn: Turn, volume: Volume, attachment: Attachment, *, force
 
 
 def detach_volume(turn: Turn, request: DetachVolume) -> Job:
+    """One that is mended goes on being so, but for nobody any more."""
     volume = turn.draft.volume(request.volume)
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
         turn.end_job(job, f"volume {volume.name}: a detach was asked for meanwhile", "Conflict")
     for job in turn.running(JobKind.DETACH, subject=volume.id):
         return job
     job = turn.start_job(JobKind.DETACH, volume.id, volume.name)
-    if volume.attachment is None:
+    if volume.attachment is not None and volume.attachment.mending:
+        for_nobody = msgspec.structs.replace(volume.attachment, then=None)
+        turn.draft.put(msgspec.structs.replace(volume, attachment=for_nobody))
+    if volume.given() is None or volume.attachment is None or volume.attachment.mending:
         turn.end_job(job, f"volume {volume.name} is not attached")
         return turn.draft.jobs[job.id]
     if volume.attachment.state is not AttachmentState.DETACHING:
@@ -357,7 +354,8 @@ def scrub_volume(turn: Turn, request: ScrubVolume) -> Job:
         raise ConflictError(
             f"volume {volume.name} has one copy: there is nothing to compare it with"
         )
-    if volume.attachment is None or volume.attachment.state is not AttachmentState.ATTACHED:
+    attachment = volume.given()
+    if attachment is None or attachment.state is not AttachmentState.ATTACHED:
         raise ConflictError(
             f"volume {volume.name} is not attached",
             hint=f"its head compares its copies: 'vastskyctl volume attach {volume.name} HEAD'",
@@ -367,7 +365,7 @@ def scrub_volume(turn: Turn, request: ScrubVolume) -> Job:
             f"volume {volume.name} is being scrubbed",
             hint=f"wait for that to end: 'vastskyctl job wait {volume.scrub.job}'",
         )
-    return begin_scrub(turn, volume, volume.attachment)
+    return begin_scrub(turn, volume, attachment)
 
 
 def remove_node(turn: Turn, request: RemoveNode) -> None:
@@ -383,13 +381,16 @@ def remove_node(turn: Turn, request: RemoveNode) -> None:
     volumes = [
         volume.name
         for volume in turn.draft.volumes.values()
-        if volume.attachment is not None and volume.attachment.head == node.id
+        if (given := volume.given()) is not None and given.head == node.id
     ]
     if volumes:
         raise ConflictError(
             f"node {node.id} has volumes attached: {', '.join(volumes)}",
             hint="detach them first: 'vastskyctl volume detach'",
         )
+    for volume in list(turn.draft.volumes.values()):
+        if volume.attachment is not None and volume.attachment.head == node.id:  # mended there
+            ended(turn, volume, volume.attachment)
     turn.draft.delete(node)
     turn.event(Severity.INFO, "node-removed", node.id, f"node {node.id} is removed")
 

@@ -1,17 +1,19 @@
 """vastskyd itself: a host with or without a cluster, and what its D-Bus service asks of it."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 
 from vastskyd import __version__
 from vastskyd.config.settings import EFFECTS, Config, Effect
 from vastskyd.core import answers, api
-from vastskyd.core.errors import ConflictError
+from vastskyd.core.errors import ConflictError, UnreachableError, VastskyError
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core.model import Record, Role
 from vastskyd.core.smart import SmartLimits
 from vastskyd.core.turn import Policy
 from vastskyd.exports.qsd import QemuExports
@@ -21,6 +23,8 @@ from vastskyd.kernel.disks import LinuxDisks
 from vastskyd.kernel.host import HostKernel
 from vastskyd.kernel.smart import LinuxSmart
 from vastskyd.roles import founding
+from vastskyd.roles.credentials import Credentials
+from vastskyd.roles.letting_go import LettingGo
 from vastskyd.roles.member import Member, Ports, Tuning
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
@@ -31,6 +35,11 @@ from vastskyd.wire.limits import WireLimits
 
 log = logging.getLogger(__name__)
 
+# At the first boot the network, or the manager, may come later than this host.
+_JOIN_AGAIN_S = 10.0
+_READY_S = 3.0
+_READY_PAUSE_S = 0.1
+
 
 async def _run(argv: tuple[str, ...], timeout_s: float) -> object:
     return await process.run(argv, timeout_s)
@@ -39,9 +48,11 @@ async def _run(argv: tuple[str, ...], timeout_s: float) -> object:
 class Host:
     """Answers for the cluster that this host belongs to; `run` until cancelled."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, credentials: Credentials | None = None) -> None:
         self._config = config
         self._tuned = config
+        self._credentials = credentials or Credentials(None)
+        self._hub: PeerHub | None = None
         self._clock = SystemClock()
         self._identity = identities.load(config.state_path)
         self._member: Member | None = None
@@ -53,9 +64,33 @@ class Host:
 
     async def run(self) -> None:
         """Waits until the host belongs to a cluster, then lives in it."""
+        if self._identity is None and (token := self._credentials.join_token()):
+            async with asyncio.TaskGroup() as group:
+                joining = group.create_task(self._join_by(token), name="join by credential")
+                await self._belongs.wait()
+                joining.cancel()
         await self._belongs.wait()
         if self._identity is not None:
             await self._live(self._identity)
+
+    async def _join_by(self, token: str) -> None:
+        """Of the token that the host was given at its first boot. Until it has joined, or it makes
+        no sense to try again."""
+        log.info("joining the cluster of the join token in the credentials")
+        last = ""
+        while True:
+            try:
+                await self.join(token, self._credentials.addresses(), "", "", ())
+            except UnreachableError as error:
+                if error.message != last:
+                    log.warning("join: %s; tried again", error.message)
+                last = error.message
+            except VastskyError as error:
+                log.error("join: %s", error)
+                return
+            else:
+                return
+            await self._clock.sleep(_JOIN_AGAIN_S)
 
     def reconfigure(self, config: Config) -> None:
         """The settings that can change while it runs; of the others the log says what they wait
@@ -72,12 +107,26 @@ class Host:
         self._tuned = config
         if self._member is not None:
             self._member.retune(*tuning(config))
+        self._reread_certificates()
+
+    def _reread_certificates(self) -> None:
+        """For connections from now on; those that stand keep theirs. What cannot be used changes
+        nothing."""
+        if self._hub is None:
+            return
+        try:
+            founding.tls_in_use(self._config, self._credentials)
+            self._hub.reload_tls()
+        except (VastskyError, OSError) as error:
+            log.error("the certificates were not reread: %s", error)
+        else:
+            log.info("certificates reread")
 
     async def _live(self, identity: Identity) -> None:
         config = self._config
-        tls = founding.tls_directory(config)
+        tls = founding.tls_in_use(config, self._credentials)
         kernel = HostKernel(tls)
-        hub = PeerHub(
+        hub = self._hub = PeerHub(
             HubOptions(
                 identity=PeerIdentity(
                     cluster=identity.cluster, node=identity.node, boot_id=kernel.boot_id()
@@ -116,6 +165,7 @@ class Host:
                     hub.keep(identity.manager, identity.manager_addresses, identity.manager_port)
                 log.info("node %s of cluster %s", identity.node, identity.cluster_name)
         finally:
+            self._hub = None
             await hub.stop()
             kernel.close()
             if vault is not None:
@@ -142,26 +192,26 @@ class Host:
             )
         return await self._member.ask(request)
 
-    async def init(
-        self,
-        name: str,
-        addresses: tuple[str, ...],
-        rack: str,
-        node: str,
-        encryption: Encryption | None,
-        roles: tuple[Role, ...],
-    ) -> answers.Initialised:
-        request = api.InitCluster(
-            name=name,
-            addresses=addresses,
-            rack=rack,
-            node=node,
-            encryption=encryption,
-            roles=roles,
+    async def init(self, request: api.InitCluster) -> answers.Initialised:
+        made = await self._become(
+            lambda: asyncio.to_thread(
+                founding.found, self._to_join_by(), self._clock, request, self._credentials
+            )
         )
-        return await self._become(
-            lambda: asyncio.to_thread(founding.found, self._to_join_by(), self._clock, request)
-        )
+        if Role.STORAGE in made.roles:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_READY_S):
+                    await self._disks_known(made.node)
+        return made
+
+    async def _disks_known(self, node: NodeId) -> None:
+        """So that the next command, of a script, finds the disks of this host."""
+        while True:
+            with contextlib.suppress(VastskyError):
+                found = await self.ask(api.ListDisks(node=node, limit=1))
+                if isinstance(found, answers.DiskList) and found.disks:
+                    return
+            await asyncio.sleep(_READY_PAUSE_S)
 
     async def join(
         self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]
@@ -169,7 +219,9 @@ class Host:
         request = api.JoinCluster(
             token=token, addresses=addresses, rack=rack, node=node, roles=roles
         )
-        return await self._become(lambda: founding.enter(self._to_join_by(), self._clock, request))
+        return await self._become(
+            lambda: founding.enter(self._to_join_by(), self._clock, request, self._credentials)
+        )
 
     async def _become(self, act: Callable[[], Awaitable[Identity]]) -> answers.Initialised:
         async with self._changing:
@@ -186,6 +238,7 @@ class Host:
             cluster_name=self._identity.cluster_name,
             node=self._identity.node,
             roles=self._identity.roles,
+            addresses=self._identity.addresses,
         )
 
     def _to_join_by(self) -> Config:
@@ -193,6 +246,10 @@ class Host:
         return msgspec.structs.replace(
             self._tuned, state_dir=self._config.state_dir, runtime_dir=self._config.runtime_dir
         )
+
+    def stuck(self) -> dict[str, float]:
+        """Loops of this host's work that do not get on, and for how many seconds."""
+        return {} if self._member is None else self._member.progress.stuck()
 
     async def changed(self) -> None:
         await self._touched.wait()
@@ -209,6 +266,16 @@ class Host:
             volumes=() if self._member is None else self._member.local_volumes(),
             disks=() if self._member is None else self._member.local_disks(),
         )
+
+
+async def let_go() -> None:
+    """The host shuts down, and vastskyd has stopped. Nothing is connected any more, so no
+    certificate is needed."""
+    kernel = HostKernel(Path("/nonexistent"))
+    try:
+        await LettingGo(kernel, SystemClock()).run()
+    finally:
+        kernel.close()
 
 
 def _changed(old: Config, new: Config, effect: Effect) -> list[str]:
@@ -240,6 +307,8 @@ def tuning(config: Config) -> tuple[Policy, Tuning]:
         ),
     )
     tuned = Tuning(
-        leg_timeout_s=config.timeouts.leg_timeout_s, smart_interval_s=config.smart.interval_s
+        leg_timeout_s=config.timeouts.leg_timeout_s,
+        smart_interval_s=config.smart.interval_s,
+        auto_enroll=config.auto_enroll,
     )
     return policy, tuned

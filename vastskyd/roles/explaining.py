@@ -17,6 +17,7 @@ def explain_placement(turn: Turn, request: ExplainPlacement) -> Placement:
         copies,
         list(rooms.values()),
         turn.policy.segment_max_bytes,
+        turn.apart,
         with_array=with_array(layout),
     )
     said = {answer.disk: (answer.takes_bytes, answer.reason) for answer in found.disks}

@@ -14,14 +14,16 @@ from vastskyd.config.settings import Config
 from vastskyd.core.api import InitCluster, JoinCluster
 from vastskyd.core.errors import ConflictError, DamagedError, InvalidError, NotFoundError
 from vastskyd.core.ids import SHORT_ID_DIGITS, ClusterId, NodeId, node_id
-from vastskyd.core.model import Cluster, Generation, Node, Role
+from vastskyd.core.model import Apart, Cluster, Generation, Node, Role
 from vastskyd.core.state import Draft, load
+from vastskyd.kernel.addresses import of_default_route
 from vastskyd.ports import Clock
+from vastskyd.roles.credentials import Credentials
 from vastskyd.roles.joining import EXPORT_PORT_FIRST, Issuer
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
-from vastskyd.wire.ca import CertificateAuthority, NodeKey
+from vastskyd.wire.ca import CA_CERT, NODE_CERT, CertificateAuthority, NodeKey
 from vastskyd.wire.joining import Applicant, join
 from vastskyd.wire.token import JoinToken, parse_token
 
@@ -32,6 +34,30 @@ _NAME_LENGTH_MAX = 64
 
 def tls_directory(config: Config) -> Path:
     return config.state_path / "tls"
+
+
+def tls_in_use(config: Config, credentials: Credentials) -> Path:
+    """Where the certificates and the key are that this host works with: the state directory, or
+    one in memory if the key is given as a credential, and so lies on no disk in the clear."""
+    kept = tls_directory(config)
+    key_pem = credentials.node_key()
+    if not key_pem:
+        return kept
+    made = config.runtime_path / "tls"
+    try:
+        issued_pem, ca_pem = ((kept / name).read_text("ascii") for name in (NODE_CERT, CA_CERT))
+    except OSError as error:
+        raise NotFoundError(
+            f"there is no certificate in {kept}: {error.strerror}",
+            hint="join a cluster with `vastskyctl join TOKEN`",
+        ) from error
+    NodeKey.parse(key_pem).save(made, issued_pem, ca_pem)
+    return made
+
+
+def _new_key(credentials: Credentials) -> NodeKey:
+    given = credentials.node_key()
+    return NodeKey.parse(given) if given else NodeKey.create()
 
 
 def ca_directory(config: Config) -> Path:
@@ -115,7 +141,7 @@ def issuer(config: Config, clock: Clock) -> Issuer:
         return LostAuthority(error.message)
 
 
-def found(config: Config, clock: Clock, request: InitCluster) -> Identity:
+def found(config: Config, clock: Clock, request: InitCluster, credentials: Credentials) -> Identity:
     """This host becomes the manager of a new cluster."""
     name = request.name or "vastsky"
     if len(name) > _NAME_LENGTH_MAX or not name.isprintable():
@@ -124,7 +150,15 @@ def found(config: Config, clock: Clock, request: InitCluster) -> Identity:
     roles = _roles(request.roles or config.roles or tuple(Role))
     if Role.MANAGER not in roles:
         raise InvalidError("the first host of a cluster is its manager", hint="add --role manager")
-    addresses = _addresses(request.addresses or config.addresses)
+    if request.single and len(roles) < len(Role):
+        raise InvalidError(
+            "a single host has all roles",
+            hint="leave --role away, and roles out of /etc/vastsky/vastskyd.toml",
+        )
+    addresses = request.addresses or config.addresses
+    if request.single:
+        addresses = addresses or of_default_route()
+    addresses = _addresses(addresses)
     _refuse_leftovers(config)
     cluster = Cluster(
         id=ClusterId(clock.new_token(SHORT_ID_DIGITS)),
@@ -132,6 +166,7 @@ def found(config: Config, clock: Clock, request: InitCluster) -> Identity:
         manager=node,
         created_s=clock.now_s(),
         encryption=request.encryption or config.placement.data_encryption,
+        copies_apart=Apart.DISK if request.single else Apart.HOST,
     )
     member = Node(
         id=node,
@@ -144,9 +179,10 @@ def found(config: Config, clock: Clock, request: InitCluster) -> Identity:
     )
     authority = CertificateAuthority.create(cluster.id, clock.now_s())
     authority.save(ca_directory(config))
-    key = NodeKey.create()
+    key = _new_key(credentials)
     issued = authority.issue(key.csr_pem(), node, addresses, clock.now_s())
-    key.save(tls_directory(config), issued, authority.certificate_pem)
+    given = bool(credentials.node_key())
+    key.save(tls_directory(config), issued, authority.certificate_pem, keep_key=not given)
     _write_records(database(config), cluster, member)
     identity = Identity(
         cluster=cluster.id,
@@ -197,7 +233,9 @@ def _write_records(path: Path, cluster: Cluster, node: Node) -> None:
         store.close()
 
 
-async def enter(config: Config, clock: Clock, request: JoinCluster) -> Identity:
+async def enter(
+    config: Config, clock: Clock, request: JoinCluster, credentials: Credentials
+) -> Identity:
     """This host becomes a node of the cluster that made the token."""
     token = parse_token(request.token)
     if token.is_expired(clock.now_s()):
@@ -211,9 +249,11 @@ async def enter(config: Config, clock: Clock, request: JoinCluster) -> Identity:
         port=config.port,
         rack=request.rack or config.rack,
     )
-    key = NodeKey.create()
+    key = _new_key(credentials)
     joined = await join(token, applicant, key, now_s=clock.now_s())
-    key.save(tls_directory(config), joined.certificate_pem, joined.ca_pem)
+    given = bool(credentials.node_key())
+    directory = tls_directory(config)
+    key.save(directory, joined.certificate_pem, joined.ca_pem, keep_key=not given)
     identity = Identity(
         cluster=joined.cluster,
         cluster_name=joined.cluster_name,
@@ -243,7 +283,8 @@ def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
         raise InvalidError(
             "no data address is known for this host",
             hint="give --address once per data network, the same order on every host,"
-            " or write addresses = [...] in /etc/vastsky/vastskyd.toml",
+            " or write addresses = [...] in /etc/vastsky/vastskyd.toml; 127.0.0.1 does for a host"
+            " that no other will ever join",
         )
     for address in addresses:
         try:

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from vastskyd.core.documents import HeadDocument, HeadReport, VolumeSpec
+from vastskyd.core.documents import HeadDocument, HeadReport, VolumeCondition, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
 from vastskyd.core.layout import (
@@ -38,14 +39,17 @@ from vastskyd.core.steps import (
     ResizeArray,
     Step,
     StopArray,
+    ThawArray,
     UnmapLeg,
     UnmapVolume,
 )
 from vastskyd.core.witness import Introduction, stacks_in
 from vastskyd.ports import Clock, Kernel, LinearTarget
+from vastskyd.roles.progress import Step as Stepped
+from vastskyd.roles.progress import unwatched
 from vastskyd.roles.refills import Refills
 from vastskyd.roles.scrubs import Scrubs
-from vastskyd.roles.sighting import observe
+from vastskyd.roles.sighting import Observer, observe
 from vastskyd.roles.watching import LegWatch
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,11 @@ log = logging.getLogger(__name__)
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 3.0
 _DOUBLED_MOST = 8
+_ROUND_S = 0.5
+# While something is under way.
+_TICK_S = 1.0
+# Clocks are rounded: the time to wait for must not come out as none.
+_REST_LEAST_S = 0.01
 
 
 def retry_pause_s(failures: int) -> float:
@@ -62,11 +71,11 @@ def retry_pause_s(failures: int) -> float:
 
 @dataclass
 class _Attempt:
-    """A connection being made, or one that failed and waits for its next try."""
+    """A connection being made, or one that failed: then the task ends when it is time for the
+    next try."""
 
     task: asyncio.Task[None]
     failures: int = 0
-    not_before_s: float = 0.0
     message: str = ""
 
 
@@ -78,6 +87,27 @@ class _Act:
     task: asyncio.Task[None]
     revision: int
     exposes: bool
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A volume's plan, and all that it was made of."""
+
+    spec: VolumeSpec
+    sight: Sight
+    trouble: Mapping[ExtentId, Trouble]
+    users: tuple[str, ...]
+    waited: bool
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What a look said that found nothing to do, nor anything that only needs time."""
+
+    document: HeadDocument
+    sight: Sight
+    report: HeadReport
 
 
 _PathKey = tuple[ExtentId, int, int]
@@ -100,6 +130,7 @@ class HeadRole:
         self._kernel = kernel
         self._clock = clock
         self._changed = changed
+        self._observer = Observer(kernel)
         self._watch = LegWatch(leg_timeout_s)
         self._refills = Refills(kernel.dm)
         self._scrubs = Scrubs(kernel.md, clock, changed)
@@ -110,6 +141,11 @@ class HeadRole:
         self._users: dict[VolumeId, tuple[str, ...]] = {}
         self._rates: dict[str, tuple[int, int]] = {}
         self._problems: dict[VolumeId, str] = {}
+        self._planned: dict[VolumeId, _Planned] = {}
+        self._document: HeadDocument | None = None
+        self._settled: _Settled | None = None
+        self._copies = False
+        self._is_first_look = True
 
     def set_leg_timeout(self, leg_timeout_s: float) -> None:
         self._watch.leg_timeout_s = leg_timeout_s
@@ -124,13 +160,23 @@ class HeadRole:
         await asyncio.gather(*tasks, self._scrubs.stop(), return_exceptions=True)
 
     @property
-    def restless(self) -> bool:
-        """Something is under way or in trouble: time alone may change what is to be done."""
-        busy = self._acts or self._attempts or self._mending
-        return bool(busy) or self._watch.restless or self._scrubs.restless
+    def busy(self) -> bool:
+        """Something is under way."""
+        return bool(self._acts or self._attempts or self._mending) or self._scrubs.restless
+
+    def rest_s(self, most_s: float) -> float:
+        """For how long there is nothing to do if nothing happens, `most_s` at the most. What is
+        under way calls `changed` when it is done, unless it failed."""
+        if self._acts or self._mending or self._scrubs.restless or self._copies:
+            return min(most_s, _TICK_S)
+        now_s, patience_s = self._clock.monotonic_s(), self._watch.leg_timeout_s
+        ends = [since_s + patience_s for since_s in self._wanted_since_s.values()]
+        next_s = min((end_s for end_s in ends if end_s > now_s), default=float("inf"))
+        left_s = min(next_s, self._watch.next_s(now_s)) - now_s
+        return min(most_s, max(_REST_LEAST_S, left_s))
 
     async def converge(
-        self, document: HeadDocument | None, revision: int
+        self, document: HeadDocument | None, revision: int, stepped: Stepped = unwatched
     ) -> tuple[HeadReport, int]:
         """One look, and the next steps of every volume begun in the background: a volume whose
         kernel call hangs holds up neither the others nor the report. `changed` is called when a
@@ -141,11 +187,22 @@ class HeadRole:
         """
         if document is None:
             return HeadReport(), 0
-        self._forget(document)
+        if document is not self._document or self._acts or self._mending:
+            self._forget(document)
+            self._document = document
+        if self._is_first_look:
+            # What a vastskyd before this one was killed over. Half made ones with legs are seen.
+            self._mend("arrays without legs", self._kernel.md.discard_unmade)
+            self._is_first_look = False
         busy = {v: act for v, act in self._acts.items() if not act.task.done()}
         self._acts = busy.copy()
         self._mending = {what: task for what, task in self._mending.items() if not task.done()}
-        sight = await observe(self._kernel)
+        sight = await self._observer.look()
+        self._copies = any(array.sync_total_bytes for array in sight.arrays.values())
+        if (settled := self._settled_by(document, sight)) is not None:
+            stepped()
+            return settled.report, revision
+        self._settled = None
         seen = self._watch.look(sight, document, self._clock.monotonic_s())
         for device in seen.cut:
             self._cut(device)
@@ -155,15 +212,32 @@ class HeadRole:
         for volume, plan in plans.items():
             self._begin(volume, plan.steps, revision)
         self._clear_orphans(document, sight, seen.trouble, revision)
-        await self._set_rates(document, sight)
+        stepped()
+        await self._set_rates(document, sight, stepped)
         self._scrubs.look(document, sight)
-        facts = {
-            volume: self._scrubs.told(await self._refills.told(plan.fact))
-            for volume, plan in plans.items()
-            if plan.fact is not None
-        }
+        facts = {}
+        for volume, plan in plans.items():
+            if plan.fact is not None:
+                facts[volume] = self._scrubs.told(await self._refills.told(plan.fact))
+                stepped()
         decided = min([revision, *(act.revision for act in busy.values())])
-        return HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts))), decided
+        report = HeadReport(volumes=tuple(facts[volume] for volume in sorted(facts)))
+        foreign = sight.wrecks or not plans.keys() >= set(sight.volume_ids())
+        if self._rests and not foreign and all(_is_done(plan) for plan in plans.values()):
+            self._settled = _Settled(document, sight, report)
+        return report, decided
+
+    @property
+    def _rests(self) -> bool:
+        """Time alone changes neither what is to be done nor what is to be reported."""
+        return not self.busy and not self._refills.counting and self._watch.calm
+
+    def _settled_by(self, document: HeadDocument, sight: Sight) -> _Settled | None:
+        """If nothing is new since a look that found nothing to do."""
+        settled = self._settled
+        if settled is None or settled.document is not document or settled.sight is not sight:
+            return None
+        return settled if self._rests else None
 
     async def introduce(self, said: Introduction) -> Introduction:
         """The same, with what stands on this head."""
@@ -190,15 +264,22 @@ class HeadRole:
     ) -> dict[VolumeId, Plan]:
         now_s = self._clock.monotonic_s()
         plans = {}
+        planned, self._planned = self._planned, {}
         for spec in document.volumes:
             since_s = self._wanted_since_s.setdefault((spec.id, spec.epoch), now_s)
-            plan = plan_volume(
-                spec,
-                sight,
-                trouble,
-                self._users.get(spec.id, ()),
-                waited=now_s - since_s >= self._watch.leg_timeout_s,
-            )
+            users = self._users.get(spec.id, ())
+            waited = now_s - since_s >= self._watch.leg_timeout_s
+            last = planned.get(spec.id)
+            if (
+                last is not None
+                and last.sight is sight
+                and (last.spec, last.users, last.waited) == (spec, users, waited)
+                and last.trouble == trouble
+            ):
+                plan = last.plan
+            else:
+                plan = plan_volume(spec, sight, trouble, users, waited=waited)
+            self._planned[spec.id] = _Planned(spec, sight, trouble, users, waited, plan)
             gone = not spec.attached and spec.id not in sight.volume_ids()
             plans[spec.id] = Plan((), None) if gone else self._explained(spec, plan)
         return plans
@@ -291,7 +372,7 @@ class HeadRole:
         for volume, steps in plan_wrecks(sight).items():
             self._begin(volume, steps, revision)
 
-    async def _set_rates(self, document: HeadDocument, sight: Sight) -> None:
+    async def _set_rates(self, document: HeadDocument, sight: Sight, stepped: Stepped) -> None:
         rate = (document.sync_rate_min_kib_s, document.sync_rate_max_kib_s)
         arrays = {array.device for array in sight.arrays.values() if array.running}
         self._rates = {device: r for device, r in self._rates.items() if device in arrays}
@@ -299,6 +380,7 @@ class HeadRole:
             if self._rates.get(device) != rate:
                 await self._kernel.md.set_sync_rate(device, *rate)
                 self._rates[device] = rate
+                stepped()
 
     # --- steps --------------------------------------------------------------------------
 
@@ -336,10 +418,12 @@ class HeadRole:
                 return md.remove(step.array, step.leg)
             case ResizeArray():
                 return md.resize(step.array, step.places)
+            case ThawArray():
+                return md.thaw(step.array)
             case StopArray():
                 return md.stop(step.array)
             case MapVolume():
-                targets = tuple(LinearTarget(device, 0, length) for device, length in step.parts)
+                targets = tuple(LinearTarget(*part) for part in step.parts)
                 return dm.ensure_linear(step.dm_name, step.name.dm_uuid(), targets, public=True)
             case Connect() | Disconnect() | UnmapVolume():
                 raise TypeError(f"{type(step).__name__} is not done here")
@@ -397,7 +481,7 @@ class HeadRole:
         key = (step.extent, step.epoch, step.endpoint.network)
         before = self._attempts.get(key)
         if before is not None:
-            if not before.task.done() or before.not_before_s > self._clock.monotonic_s():
+            if not before.task.done():
                 return
             before.task.result()  # what it did not expect is a fault of ours, and ends vastskyd
         attempt = self._attempts[key] = _Attempt(
@@ -405,6 +489,13 @@ class HeadRole:
         )
         if before is not None:
             attempt.failures, attempt.message = before.failures, before.message
+
+    def _until_retry_s(self, failures: int) -> float:
+        """Those of a host that is away are tried at the same time: one look serves them all."""
+        now_s, pause_s = self._clock.monotonic_s(), retry_pause_s(failures)
+        if pause_s < _ROUND_S:
+            return pause_s
+        return math.ceil((now_s + pause_s) / _ROUND_S) * _ROUND_S - now_s
 
     async def _connect(self, key: _PathKey, step: Connect) -> None:
         network = step.endpoint.network
@@ -422,11 +513,10 @@ class HeadRole:
             attempt = self._attempts.get(key)
             if attempt is not None:
                 attempt.failures += 1
-                pause_s = retry_pause_s(attempt.failures)
-                attempt.not_before_s = self._clock.monotonic_s() + pause_s
                 if attempt.message != error.message:
                     log.warning("leg %s by network %d: %s", step.extent, network, error.message)
                 attempt.message = error.message
+                await self._clock.sleep(self._until_retry_s(attempt.failures))
         else:
             attempt = self._attempts.pop(key, None)
             if attempt is not None and attempt.failures:
@@ -438,3 +528,7 @@ class HeadRole:
                 )
         finally:
             self._changed()
+
+
+def _is_done(plan: Plan) -> bool:
+    return not plan.steps and (plan.fact is None or plan.fact.condition is VolumeCondition.ACTIVE)

@@ -20,6 +20,7 @@ from vastskyd.core.turn import Policy
 from vastskyd.ports import Clock, Peers, Store, Vault
 from vastskyd.roles.joining import Issuer
 from vastskyd.roles.manager import Manager
+from vastskyd.roles.progress import Progress
 from vastskyd.roles.recoverer import Recoverer
 from vastskyd.store.identity import Identity
 
@@ -40,6 +41,7 @@ class Keeper:
         clock: Clock,
         policy: Policy,
         issuer: Issuer,
+        progress: Progress | None = None,
     ) -> None:
         self._identity = identity
         self._vault = vault
@@ -47,6 +49,7 @@ class Keeper:
         self._clock = clock
         self._policy = policy
         self._issuer = issuer
+        self._progress = progress or Progress(clock)
         self._replaced = asyncio.Event()
         self._ended = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -59,7 +62,13 @@ class Keeper:
             store = self._vault.open()
             self._check(store)
             return Manager(
-                self._identity.node, store, self._peers, self._clock, self._policy, self._issuer
+                self._identity.node,
+                store,
+                self._peers,
+                self._clock,
+                self._policy,
+                self._issuer,
+                self._progress,
             )
         except (NotFoundError, DamagedError, DeviceError) as error:
             return self._recoverer(error)

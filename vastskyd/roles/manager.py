@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ from vastskyd.core.errors import (
     VastskyError,
 )
 from vastskyd.core.facts import Facts, NodeFacts
-from vastskyd.core.ids import JobId, NodeId
+from vastskyd.core.ids import JobId, NodeId, VolumeId
 from vastskyd.core.model import (
     Event,
     Job,
@@ -31,7 +31,7 @@ from vastskyd.core.model import (
     Severity,
 )
 from vastskyd.core.orders import Orders, orders
-from vastskyd.core.plan import advance, is_unsettled
+from vastskyd.core.plan import advance, patience_s
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.ports import Clock, Peers, Store
@@ -40,6 +40,7 @@ from vastskyd.roles.acts import perform, without_effect
 from vastskyd.roles.explaining import explain_placement
 from vastskyd.roles.joining import Issuer, join
 from vastskyd.roles.ledger import Ledger
+from vastskyd.roles.progress import Progress, Step
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ T = TypeVar("T")
 
 # Facts and commands wake the manager; the ticks are for what only time changes.
 _TICK_S = 1.0
-_IDLE_TICK_S = 10.0
+_IDLE_TICK_S = 30.0
+# Clocks are rounded: the time to wait for must not come out as none.
+_REST_LEAST_S = 0.01
 _PUSH_TIMEOUT_S = 10.0
 # Longer than the helper itself tries to connect.
 _PROBE_TIMEOUT_S = 8.0
@@ -55,6 +58,24 @@ _PROBE_EVERY_S = 5.0
 _PROBES_AT_ONCE = 2
 _WAIT_MOST_S = 30.0
 _UNREACHABLE_EVENT_S = 3.0
+
+
+@dataclass(frozen=True)
+class _Reasons:
+    """All that documents are made of; none of it is changed, but replaced."""
+
+    state: ClusterState
+    policy: Policy
+    facts: dict[NodeId, NodeFacts]
+
+    def are(self, others: "_Reasons") -> bool:
+        """Whether these are the very same."""
+        return (
+            self.state is others.state
+            and self.policy is others.policy
+            and self.facts.keys() == others.facts.keys()
+            and all(facts is others.facts[node] for node, facts in self.facts.items())
+        )
 
 
 class Manager:
@@ -68,6 +89,7 @@ class Manager:
         clock: Clock,
         policy: Policy,
         issuer: Issuer,
+        progress: Progress | None = None,
     ) -> None:
         self._node = node
         self._ledger = Ledger(store)
@@ -75,14 +97,19 @@ class Manager:
         self._clock = clock
         self._policy = policy
         self._issuer = issuer
+        self._progress = progress or Progress(clock)
         self._state = self._ledger.load()
         self._facts = Facts()
         self._orders: dict[NodeId, Orders] = {}
+        self._ordered: tuple[_Reasons, dict[NodeId, Orders]] | None = None
         self._pushes: dict[NodeId, asyncio.Task[None]] = {}
         self._accepted: dict[NodeId, int] = {}
+        # Of the last report of each node: the life it was made in, and its number.
+        self._heard: dict[NodeId, tuple[str, int]] = {}
         self._probes: dict[NodeId, asyncio.Task[None]] = {}
         self._told_away: set[NodeId] = set()
         self._waiting: dict[tuple[JobId, str], float] = {}
+        self._noted: dict[tuple[VolumeId, str], tuple[str, float]] = {}
         self._due = asyncio.Event()
         self._turned = asyncio.Condition()
         started_s = clock.monotonic_s()
@@ -113,19 +140,24 @@ class Manager:
     async def run(self) -> None:
         """Until cancelled. What it was doing goes on when it is started again."""
         try:
-            while True:
-                await self._turn_once()
-                try:
-                    async with asyncio.timeout(_TICK_S if self._restless() else _IDLE_TICK_S):
-                        await self._due.wait()
-                except TimeoutError:
-                    pass
-                self._due.clear()
+            with self._progress.loop("manager") as step:
+                await self._turn_on_and_on(step)
         finally:
             tasks = [*self._pushes.values(), *self._probes.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _turn_on_and_on(self, step: Step) -> None:
+        while True:
+            step()
+            await self._turn_once()
+            try:
+                async with asyncio.timeout(self._rest_s()):
+                    await self._due.wait()
+            except TimeoutError:
+                pass
+            self._due.clear()
 
     async def _turn_once(self) -> None:
         told_away = set(self._told_away)
@@ -148,13 +180,28 @@ class Manager:
             self._ledger.try_again(self._state)
         self._push_changes()
 
-    def _restless(self) -> bool:
-        """Something is under way or away: time alone may change what is to be done."""
+    def _rest_s(self) -> float:
+        """For how long there is nothing to do if nothing happens."""
+        turn = self._turn()
         unsent = any(
-            self._accepted.get(node) != self._facts[node].sent_revision
+            self._accepted.get(node) != facts.sent_revision
             for node in self._state.nodes
+            if (facts := self._facts[node]).online
         )
-        return unsent or bool(self._ledger.trouble) or is_unsettled(self._turn())
+        if unsent or self._ledger.trouble:
+            return _TICK_S
+        left_s = [_IDLE_TICK_S, patience_s(turn)]
+        for node in self._state.nodes:
+            facts = self._facts[node]
+            if facts.online or not facts.seen:
+                continue
+            probe = self._probes.get(node)
+            if probe is None or probe.done():
+                left_s.append(0.0)
+            event_s = facts.since_s + _UNREACHABLE_EVENT_S - turn.monotonic_s
+            if event_s > 0:
+                left_s.append(event_s)
+        return max(_REST_LEAST_S, min(left_s))
 
     def _turn(self) -> Turn:
         return Turn(
@@ -165,6 +212,7 @@ class Manager:
             monotonic_s=self._clock.monotonic_s(),
             new_token=self._clock.new_token,
             waiting=self._waiting,
+            noted=self._noted,
         )
 
     def _adopt(self, turn: Turn) -> None:
@@ -199,8 +247,10 @@ class Manager:
     def _push_changes(self) -> None:
         if not self._state.cluster or not self._revision:
             return
-        wanted = orders(self._turn())
-        for node, order in wanted.items():
+        by = _Reasons(self._state, self._policy, dict(self._facts))
+        if self._ordered is None or not by.are(self._ordered[0]):
+            self._ordered = (by, orders(self._turn()))
+        for node, order in self._ordered[1].items():
             if self._orders.get(node) != order:
                 self._revision += 1
                 self._orders[node] = order
@@ -253,12 +303,14 @@ class Manager:
         facts = self._facts[node]
         last = facts.report
         report = request.report
-        if last is not None and last.life == report.life and report.sequence <= last.sequence:
+        life, number = self._heard.get(node, ("", 0))
+        if life == report.life and report.sequence <= number:
             return
         if not self._revision or report.revision < facts.session_revision:
             return
-        self._facts[node] = facts.with_report(report)
+        self._heard[node] = (report.life, report.sequence)
         if last is None or _says(last) != _says(report):
+            self._facts[node] = facts.with_report(report)
             self._due.set()
 
     def _start_probes(self) -> None:
@@ -292,6 +344,7 @@ class Manager:
             )
             self._due.set()
         await self._clock.sleep(_PROBE_EVERY_S)
+        self._due.set()  # for the next one
 
     async def _ask_probe(self, helper: NodeId, request: api.Probe) -> NodeId | None:
         try:

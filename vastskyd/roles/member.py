@@ -15,6 +15,7 @@ from vastskyd.roles.head import HeadRole
 from vastskyd.roles.joining import Issuer
 from vastskyd.roles.keeper import Keeper
 from vastskyd.roles.node import NodeAgent
+from vastskyd.roles.progress import Progress
 from vastskyd.roles.storage import StorageRole
 from vastskyd.store.identity import Identity
 
@@ -41,6 +42,7 @@ class Tuning:
 
     leg_timeout_s: float
     smart_interval_s: float
+    auto_enroll: tuple[str, ...] = ()
 
 
 class _WithSelf:
@@ -75,11 +77,17 @@ class Member:
 
     def __init__(self, identity: Identity, ports: Ports, policy: Policy, tuning: Tuning) -> None:
         self.identity = identity
+        self.progress = Progress(ports.clock)
         self._told: Callable[[], None] | None = None
         self._peers = _WithSelf(ports.peers, identity.node, self._answer)
         self.manager = self._make_manager(ports, policy)
         self._agent = NodeAgent(
-            _introduction(identity), identity.manager, ports.kernel, self._peers, ports.clock
+            _introduction(identity),
+            identity.manager,
+            ports.kernel,
+            self._peers,
+            ports.clock,
+            self.progress,
         )
         storage = head = None
         if Role.STORAGE in identity.roles:
@@ -93,6 +101,7 @@ class Member:
                 ports.clock,
                 tuning.smart_interval_s,
                 self._agent.wake_storage,
+                tuning.auto_enroll,
             )
         if Role.HEAD in identity.roles:
             head = HeadRole(
@@ -112,7 +121,15 @@ class Member:
             return None
         if ports.vault is None or ports.issuer is None:
             raise TypeError("a manager needs a vault and an issuer")
-        return Keeper(self.identity, ports.vault, self._peers, ports.clock, policy, ports.issuer)
+        return Keeper(
+            self.identity,
+            ports.vault,
+            self._peers,
+            ports.clock,
+            policy,
+            ports.issuer,
+            self.progress,
+        )
 
     def tell(self, changed: Callable[[], None]) -> None:
         """It is called whenever this host sees something of itself anew."""
@@ -136,6 +153,7 @@ class Member:
             self._head.set_leg_timeout(tuning.leg_timeout_s)
         if self._storage is not None:
             self._storage.set_smart_interval(tuning.smart_interval_s)
+            self._storage.set_auto_enroll(tuning.auto_enroll)
 
     async def ask(self, request: Record) -> Record:
         """Any of api.ADMIN_REQUESTS, answered by the manager wherever it is."""

@@ -6,10 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vastskyd.core.description import DiskDescription
-from vastskyd.core.documents import CandidateFact, DiskCondition, DiskFact, DiskSpec
+from vastskyd.core.documents import (
+    CandidateFact,
+    DiskClaim,
+    DiskCondition,
+    DiskFact,
+    DiskSpec,
+)
 from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
 from vastskyd.core.ids import ClusterId, DiskId
 from vastskyd.core.model import SmartHealth
+from vastskyd.core.offers import match
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
 from vastskyd.core.witness import DiskSighting
@@ -17,11 +24,23 @@ from vastskyd.ondisk.codec import encode
 from vastskyd.ondisk.slots import Current, Damaged, Empty, choose, next_slot
 from vastskyd.ports import BlockDevice, Disks
 from vastskyd.roles.paces import Paces
+from vastskyd.roles.progress import Step, unwatched
 from vastskyd.roles.smarts import Smarts
 
 log = logging.getLogger(__name__)
 
 _DISK_MIN_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """A disk with a description that is not of this cluster, or cannot be read."""
+
+    said: str
+    claim: DiskClaim | None = None
+
+
+_UNREADABLE = DiskClaim(cluster=ClusterId(""), cluster_name="", disk=DiskId(""))
 
 
 @dataclass
@@ -33,6 +52,8 @@ class Member:
     kernel_name: str
     size_bytes: int
     current: Current
+    drive: str = ""
+    file: str = ""
     failed: str = ""
     refused_at: int | None = None
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -46,12 +67,14 @@ class Members:
     """Knows which disks are here, and writes their descriptions."""
 
     def __init__(self, disks: Disks, cluster: ClusterId, cluster_name: str, smarts: Smarts) -> None:
+        """`auto_enroll`: patterns of the disks that are to be offered as such."""
+        self.auto_enroll: tuple[str, ...] = ()
         self._disks = disks
         self._smarts = smarts
         self._cluster = cluster
         self._cluster_name = cluster_name
         self._here: dict[DiskId, Member] = {}
-        self._foreign: dict[str, str] = {}
+        self._foreign: dict[str, _Foreign] = {}
         self._refused: dict[DiskId, str] = {}
         self._lost: set[DiskId] = set()
         self._retired: set[DiskId] = set()
@@ -87,71 +110,104 @@ class Members:
 
     def foreign(self) -> tuple[str, ...]:
         """Disks that were somebody's and are not of this cluster, or cannot be read: for people."""
-        return tuple(f"{path}: {why}" for path, why in sorted(self._foreign.items()))
+        return tuple(f"{path}: {self._foreign[path].said}" for path in sorted(self._foreign))
 
-    async def rescan(self) -> None:
+    async def rescan(self, step: Step = unwatched) -> None:
         """Notices disks that came and went."""
         self._blocks = await self._disks.list()
         self._looks += 1
         paths = {block.path: block for block in self._blocks}
         left: dict[DiskId, str] = {}
         for disk, member in list(self._here.items()):
-            if member.path in paths:
-                member.kernel_name = paths[member.path].kernel_name
+            block = paths.get(member.path)
+            if block is not None and block.file == member.file:  # a loop device may change hands
+                member.kernel_name, member.drive = block.kernel_name, block.drive
             else:
                 left[disk] = member.path
                 del self._here[disk]
         known = {member.path for member in self._here.values()}
         self._foreign = {p: why for p, why in self._foreign.items() if p in paths}
+        found: dict[DiskId, list[Member]] = {}
         for block in self._blocks:
             if block.member and block.path not in known:
-                await self._recognise(block)
+                step()
+                one = await self._recognise(block)
+                if one is not None:
+                    found.setdefault(one.description.disk, []).append(one)
+        for disk, members in found.items():
+            self._take(disk, members)
         for disk, path in left.items():
             if disk not in self._here:  # not only called by another name
                 log.warning("disk %s is gone from %s", disk, path)
                 self._retired.discard(disk)
                 self._lost.add(disk)
 
-    async def _recognise(self, block: BlockDevice) -> None:
+    def _take(self, disk: DiskId, members: list[Member]) -> None:
+        """What stands at one place alone. Of two that carry the same description one may be a copy
+        from long ago, or both be ways to one disk."""
+        if disk in self._here:
+            said = f"a copy of disk {disk}, which is at {self._here[disk].path}"
+        elif len(members) > 1:
+            places = " and ".join(member.path for member in members)
+            said = f"disk {disk} is here more than once, at {places}: take away what is a copy"
+        else:
+            (self._here[disk],) = members
+            self._foreign.pop(members[0].path, None)
+            self._lost.discard(disk)
+            return
+        for member in members:
+            self._foreign[member.path] = _Foreign(said, _claim(member.description))
+
+    async def _recognise(self, block: BlockDevice) -> Member | None:
+        """None: it is not of this cluster, and known as such."""
         try:
             found = choose((await self._disks.read_slots(block.path)).slots)
         except VastskyError as error:
-            self._foreign[block.path] = f"cannot be read: {error.message}"
-            return
+            self._foreign[block.path] = _Foreign(f"cannot be read: {error.message}")
+            return None
         match found:
             case Current() if found.description.cluster == self._cluster:
-                self._here[found.description.disk] = Member(
-                    block.path, block.kernel_name, block.size_bytes, found
+                return Member(
+                    block.path,
+                    block.kernel_name,
+                    block.size_bytes,
+                    found,
+                    block.drive,
+                    block.file,
                 )
-                self._foreign.pop(block.path, None)
-                self._lost.discard(found.description.disk)
             case Current():
-                self._foreign[block.path] = (
-                    f"disk of cluster {found.description.cluster_name or found.description.cluster}"
-                )
+                claim = _claim(found.description)
+                whose = f"disk {claim.disk} of cluster {claim.cluster_name or claim.cluster}"
+                self._foreign[block.path] = _Foreign(whose, claim)
             case Damaged():
-                self._foreign[block.path] = f"damaged vastsky disk: {found.message}"
+                said = f"damaged vastsky disk: {found.message}"
+                self._foreign[block.path] = _Foreign(said, _UNREADABLE)
             case Empty():
-                self._foreign[block.path] = "was a vastsky disk"
+                self._foreign[block.path] = _Foreign("was a vastsky disk")
+        return None
 
     def to_be_asked(self, specs: tuple[DiskSpec, ...]) -> dict[DiskId, str]:
-        """Where the disks are whose health is of interest: ours, and those that are to be."""
-        paths = {disk: member.path for disk, member in self._here.items()}
-        return {s.id: s.path for s in specs if s.enrol and s.id not in paths} | paths
+        """Where the disks are whose health is of interest: ours, and those that are to be. It is
+        a drive that has health, not its partitions, nor a file's loop device."""
+        paths = {disk: member.drive or member.path for disk, member in self._here.items()}
+        drives = {name: b.drive for b in self._blocks for name in (b.path, *b.aliases) if b.drive}
+        wanted = {s.id: drives.get(s.path, s.path) for s in specs if s.enrol}
+        return wanted | paths
 
-    async def enrol(self, spec: DiskSpec) -> None:
+    async def enrol(self, spec: DiskSpec, step: Step = unwatched) -> None:
         """Makes the disk ours, once it was asked for its health; a refusal is kept for the
         report."""
         if not self._smarts.asked(spec.id):
             return
         try:
-            await self._enrol(spec)
+            await self._enrol(spec, step)
             self._refused.pop(spec.id, None)
         except VastskyError as error:
             self._refused[spec.id] = error.message
 
-    async def _enrol(self, spec: DiskSpec) -> None:
-        await self.rescan()  # it may have been used since
+    async def _enrol(self, spec: DiskSpec, step: Step) -> None:
+        await self.rescan(step)  # it may have been used since
+        step()
         block = next(
             (b for b in self._blocks if spec.path == b.path or spec.path in b.aliases), None
         )
@@ -172,10 +228,13 @@ class Members:
                 " --failing takes it all the same"
             )
         if block.found and not spec.wipe:
-            what = self._what_is_on(block)
+            what, _ = self._what_is_on(block)
             raise ConflictError(f"{spec.path} is not empty: {what}")
+        if spec.unasked and (left := await self._disks.remnants(block.path)):
+            raise ConflictError(f"{spec.path} is not new: {left}")
         if block.found:
             await self._disks.erase_signatures(block.path)
+            step()
         found = choose((await self._disks.read_slots(block.path)).slots)
         description = DiskDescription(
             cluster=self._cluster,
@@ -190,7 +249,9 @@ class Members:
         if before is not None:
             del self._here[before]
             self._retired.discard(before)
-        self._here[spec.id] = Member(block.path, block.kernel_name, block.size_bytes, second)
+        self._here[spec.id] = Member(
+            block.path, block.kernel_name, block.size_bytes, second, block.drive, block.file
+        )
         log.info("disk %s enrolled at %s", spec.id, block.path)
 
     async def _write(
@@ -238,7 +299,7 @@ class Members:
         member = self._here.get(spec.id)
         if member is not None:
             return self._present(spec.id, member, paces)
-        if spec.id in self._refused:
+        if spec.enrol and spec.id in self._refused:
             return DiskFact(
                 id=spec.id,
                 path=spec.path,
@@ -265,29 +326,44 @@ class Members:
             message=member.failed,
             slow_ms=paces.slow_ms(member.kernel_name),
             smart=self._smarts.reading(disk),
+            drive=member.drive,
+            file=member.file,
         )
 
     def name(self, specs: tuple[DiskSpec, ...]) -> None:
         """The manager's disks of this host; others that carry the cluster's name are retired."""
         self._retired = set(self._here) - {spec.id for spec in specs}
 
-    def _what_is_on(self, block: BlockDevice) -> str:
+    def _what_is_on(self, block: BlockDevice) -> tuple[str, DiskClaim | None]:
         for disk in self._retired:
             if self._here[disk].path == block.path:
-                return f"disk {disk} of this cluster, which the manager does not know"
-        return self._foreign.get(block.path, block.found)
+                said = f"disk {disk} of this cluster, which the manager does not know"
+                return said, _claim(self._here[disk].description)
+        foreign = self._foreign.get(block.path, _Foreign(block.found))
+        return foreign.said, foreign.claim
 
     def candidates(self) -> tuple[CandidateFact, ...]:
         """Block devices that are nobody's member of this cluster, or were retired."""
         ours = {m.path for disk, m in self._here.items() if disk not in self._retired}
-        return tuple(
-            CandidateFact(
-                path=block.path,
-                serial=block.serial,
-                size_bytes=block.size_bytes,
-                found=self._what_is_on(block),
-                aliases=block.aliases,
-            )
-            for block in self._blocks
-            if block.path not in ours
+        return tuple(self._candidate(block) for block in self._blocks if block.path not in ours)
+
+    def _candidate(self, block: BlockDevice) -> CandidateFact:
+        found, claim = self._what_is_on(block)
+        names = () if block.partition else (block.path, *block.aliases)
+        return CandidateFact(
+            path=block.path,
+            serial=block.serial,
+            size_bytes=block.size_bytes,
+            found=found,
+            aliases=block.aliases,
+            claim=claim,
+            matches=match(self.auto_enroll, names),
         )
+
+
+def _claim(description: DiskDescription) -> DiskClaim:
+    return DiskClaim(
+        cluster=description.cluster,
+        cluster_name=description.cluster_name,
+        disk=description.disk,
+    )

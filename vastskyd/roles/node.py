@@ -21,6 +21,7 @@ from vastskyd.core.model import Record
 from vastskyd.core.witness import Introduction
 from vastskyd.ports import Clock, Kernel, Peers
 from vastskyd.roles.head import HeadRole
+from vastskyd.roles.progress import Progress
 from vastskyd.roles.storage import StorageRole
 
 log = logging.getLogger(__name__)
@@ -29,34 +30,52 @@ log = logging.getLogger(__name__)
 _TICK_S = 1.0
 _IDLE_TICK_S = 5.0
 _EVENT_PAUSE_S = 0.2
+# Clocks are rounded: the time to wait for must not come out as none.
+_REST_LEAST_S = 0.01
 _REPORT_TIMEOUT_S = 10.0
-_REPORT_AGAIN_S = 10.0
+_REPORT_AGAIN_S = 30.0
 _LIFE_DIGITS = 16
 
 
 class _Wakeup:
-    """Something changed: look again. Wakes collapse into one."""
+    """Something changed: look again. Wakes collapse into one. For one who waits."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        self._event.set()
+        self._is_set = True
+        self._end_wait()
 
     async def wait(self, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._event.wait()
-        except TimeoutError:
-            pass
-        self._event.clear()
+        if not self._is_set:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_s, self._end_wait)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self._is_set = False
+
+    def _end_wait(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class NodeAgent:
     """Runs the roles that the node has; the others report nothing."""
 
     def __init__(
-        self, said: Introduction, manager: NodeId, kernel: Kernel, peers: Peers, clock: Clock
+        self,
+        said: Introduction,
+        manager: NodeId,
+        kernel: Kernel,
+        peers: Peers,
+        clock: Clock,
+        progress: Progress | None = None,
     ) -> None:
         """`said` is what the host's identity says of it. `told` is called after each look."""
         self.told: Callable[[], None] | None = None
@@ -66,6 +85,7 @@ class NodeAgent:
         self._kernel = kernel
         self._peers = peers
         self._clock = clock
+        self._progress = progress or Progress(clock)
         self._storage: StorageRole | None = None
         self._head: HeadRole | None = None
         self._document: Document | None = None
@@ -154,42 +174,55 @@ class NodeAgent:
                     await role.stop()
 
     async def _follow_kernel(self) -> None:
-        while True:
-            if not await self._kernel.wait_change(_IDLE_TICK_S):
-                continue
-            if self._storage is not None:
-                self._storage.disks_changed()
-            for wake in self._wakes.values():
-                wake.set()
-            # Kernel events come in flocks: one look serves them all.
-            await self._clock.sleep(_EVENT_PAUSE_S)
+        with self._progress.loop("kernel events") as step:
+            while True:
+                step()
+                if not await self._kernel.wait_change(_IDLE_TICK_S):
+                    continue
+                if self._storage is not None:
+                    self._storage.disks_changed()
+                for wake in self._wakes.values():
+                    wake.set()
+                # Kernel events come in flocks: one look serves them all.
+                await self._clock.sleep(_EVENT_PAUSE_S)
 
     async def _storage_loop(self) -> None:
-        while self._storage is not None:
-            document = self._document
-            try:
-                seen = await self._storage.converge(None if document is None else document.storage)
-            except VastskyError as error:
-                log.error("storage: %s", error.message)
-            else:
-                self._storage_seen = (document.revision if document else 0, seen)
-                self._look_told()
-            await self._wakes["storage"].wait(_TICK_S if self._storage.restless else _IDLE_TICK_S)
+        with self._progress.loop("storage") as step:
+            while self._storage is not None:
+                step()
+                document = self._document
+                wanted = None if document is None else document.storage
+                try:
+                    seen = await self._storage.converge(wanted, step)
+                except VastskyError as error:
+                    log.error("storage: %s", error.message)
+                else:
+                    now = (document.revision if document else 0, seen)
+                    if now != self._storage_seen:
+                        self._storage_seen = now
+                        self._look_told()
+                step()
+                await self._wakes["storage"].wait(self._storage.rest_s(_IDLE_TICK_S))
 
     async def _head_loop(self) -> None:
-        while self._head is not None:
-            document = self._document
-            try:
-                seen, revision = await self._head.converge(
-                    None if document is None else document.head,
-                    0 if document is None else document.revision,
-                )
-            except VastskyError as error:
-                log.error("head: %s", error.message)
-            else:
-                self._head_seen = (revision, seen)
-                self._look_told()
-            await self._wakes["head"].wait(_TICK_S if self._head.restless else _IDLE_TICK_S)
+        with self._progress.loop("head") as step:
+            while self._head is not None:
+                step()
+                document = self._document
+                try:
+                    seen, revision = await self._head.converge(
+                        None if document is None else document.head,
+                        0 if document is None else document.revision,
+                        step,
+                    )
+                except VastskyError as error:
+                    log.error("head: %s", error.message)
+                else:
+                    if (revision, seen) != self._head_seen:
+                        self._head_seen = (revision, seen)
+                        self._look_told()
+                step()
+                await self._wakes["head"].wait(self._head.rest_s(_IDLE_TICK_S))
 
     def _look_told(self) -> None:
         self._report_due.set()
@@ -216,15 +249,17 @@ class NodeAgent:
         return seen[-1] if seen else self._document.revision
 
     async def _report_loop(self) -> None:
-        sent_s = float("-inf")
-        while True:
-            content = (self._revision_seen(), self._storage_seen[1], self._head_seen[1])
-            due = content != self._last_sent or (
-                self._clock.monotonic_s() - sent_s >= _REPORT_AGAIN_S
-            )
-            if content[0] and due and await self._report(content):
-                sent_s = self._clock.monotonic_s()
-            await self._report_due.wait(_TICK_S if self._last_sent is None else _REPORT_AGAIN_S)
+        again_s = 0.0
+        with self._progress.loop("reports") as step:
+            while True:
+                step()
+                content = (self._revision_seen(), self._storage_seen[1], self._head_seen[1])
+                due = content != self._last_sent or self._clock.monotonic_s() >= again_s
+                if content[0] and due and await self._report(content):
+                    again_s = self._clock.monotonic_s() + _REPORT_AGAIN_S
+                left_s = max(_REST_LEAST_S, again_s - self._clock.monotonic_s())
+                waits = not content[0] or self._last_sent is None
+                await self._report_due.wait(_TICK_S if waits else left_s)
 
     async def _report(self, content: tuple[int, StorageReport, HeadReport]) -> bool:
         self._sequence += 1

@@ -15,6 +15,7 @@ class _Pace:
     activity: Activity
     slow: bool = False
     taken_s: float = 0.0
+    idle: bool = False
 
 
 class Paces:
@@ -34,6 +35,11 @@ class Paces:
         pace = self._paces.get(kernel_name)
         return max(1, round(pace.taken_s * 1000)) if pace is not None and pace.slow else 0
 
+    def in_doubt(self, kernel_name: str) -> bool:
+        """It was slow when it last had something to do, which is over."""
+        pace = self._paces.get(kernel_name)
+        return pace is not None and pace.slow and pace.idle
+
     @staticmethod
     def _follow(before: _Pace | None, activity: Activity, now_s: float) -> _Pace:
         if before is None:
@@ -43,4 +49,6 @@ class Paces:
             return before
         taken_s = request_s(before.activity, activity, elapsed_s)
         slow = is_slow(before.slow, taken_s)
-        return _Pace(now_s, activity, slow, before.taken_s if taken_s is None else taken_s)
+        if taken_s is None:
+            return _Pace(now_s, activity, slow, before.taken_s, idle=True)
+        return _Pace(now_s, activity, slow, taken_s)

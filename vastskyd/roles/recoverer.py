@@ -251,7 +251,7 @@ def _volumes(records: Draft) -> tuple[answers.RecoveredVolume, ...]:
                 name=volume.name,
                 size_bytes=volume.size_bytes,
                 copies=volume.copies,
-                head="" if volume.attachment is None else volume.attachment.head,
+                head=on.head if (on := volume.given()) is not None else "",
                 legs=len(legs),
                 legs_seen=seen,
             )

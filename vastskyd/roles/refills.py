@@ -18,6 +18,10 @@ class Refills:
         self._dm = dm
         self._legs: dict[ExtentId, tuple[str, int]] = {}
 
+    @property
+    def counting(self) -> bool:
+        return bool(self._legs)
+
     async def begin(self, extent: ExtentId, device: str) -> None:
         self._legs[extent] = (device, await self._dm.written_bytes(device))
 

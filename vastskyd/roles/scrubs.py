@@ -18,6 +18,7 @@ from vastskyd.core.documents import (
     VolumeSpec,
 )
 from vastskyd.core.errors import BusyError, DeviceError, VastskyError
+from vastskyd.core.guards import GUARD_BYTES
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.majority import BLOCK_BYTES, Difference, differences, patches
 from vastskyd.core.sight import SeenArray, Sight, kernel_name
@@ -36,7 +37,8 @@ _Key = tuple[VolumeId, int]
 
 @dataclass(frozen=True)
 class _Segment:
-    """What is to be compared: the array's device, and its legs' by extent."""
+    """What is to be compared: the array's device, and its legs' by extent. Lengths and offsets
+    are of the volume's data: md looks at the guards, too, but what differs there is nobody's."""
 
     array: str
     length_bytes: int
@@ -178,7 +180,7 @@ class Scrubs:
                 scrub.says(message=error.message)
                 await self._clock.sleep(_LOOK_S)
         while (status := await self._md.check_status(array)).running:
-            scrub.says(done_bytes=status.done_bytes, message="")
+            scrub.says(done_bytes=min(status.done_bytes, scrub.segment.length_bytes), message="")
             await self._clock.sleep(_LOOK_S)
         if not status.complete:
             raise DeviceError("md's check of the array was interrupted")
@@ -204,14 +206,14 @@ class Scrubs:
 
     async def _read(self, segment: _Segment, offset: int, length: int) -> list[bytes]:
         return await asyncio.gather(
-            *(self._md.read_leg(leg, offset, length) for _, leg in segment.legs)
+            *(self._md.read_leg(leg, GUARD_BYTES + offset, length) for _, leg in segment.legs)
         )
 
     async def _settle(self, scrub: _Scrub, offset: int, length: int) -> None:
         """Looks again while nobody writes there: what differed may just have been on its way."""
         try:
             async with asyncio.timeout(_HOLD_MOST_S):
-                await self._md.hold_writes(scrub.segment.array, offset, length)
+                await self._md.hold_writes(scrub.segment.array, GUARD_BYTES + offset, length)
                 found = differences(await self._read(scrub.segment, offset, length))
                 await self._expect_whole(scrub.segment)
                 await self._repair(scrub.segment, offset, found)
@@ -234,7 +236,8 @@ class Scrubs:
     async def _repair(self, segment: _Segment, offset: int, found: tuple[Difference, ...]) -> None:
         for patch in patches(found):
             _, leg = segment.legs[patch.copy]
-            await self._md.write_leg(leg, offset + patch.offset_bytes, patch.content)
+            at = GUARD_BYTES + offset + patch.offset_bytes
+            await self._md.write_leg(leg, at, patch.content)
 
     async def _lift(self, array: str) -> None:
         """What is on its way to a leg goes first, however long that takes: nothing here goes on

@@ -1,5 +1,7 @@
 """Reading a host's kernel into a Sight."""
 
+from dataclasses import dataclass
+
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.names import (
@@ -17,23 +19,71 @@ from vastskyd.core.sight import (
     SeenVolume,
     Sight,
 )
-from vastskyd.ports import DmDevice, Kernel, MdArray, MemberState, PathCondition
+from vastskyd.ports import (
+    DmDevice,
+    Kernel,
+    LegStatus,
+    MdArray,
+    MemberState,
+    NbdDevice,
+    PathCondition,
+)
 
 # A local extent is a path of every epoch: what fences it is that its host takes it away.
 LOCAL = -1
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What the kernel says, as it says it. `legs` are those of `devices` that are one."""
+
+    devices: tuple[DmDevice, ...]
+    nbds: tuple[NbdDevice, ...]
+    legs: dict[str, LegStatus]
+    arrays: tuple[MdArray, ...]
+
+
+class Observer:
+    """Looks again and again: it is the same Sight as long as the kernel shows the same."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._last: tuple[_Shown, Sight] | None = None
+
+    async def look(self) -> Sight:
+        shown = await _read(self._kernel)
+        if self._last is None or self._last[0] != shown:
+            self._last = (shown, _sight(shown))
+        return self._last[1]
+
+
 async def observe(kernel: Kernel) -> Sight:
     """All stacks of ours. Never waits for held I/O."""
+    return _sight(await _read(kernel))
+
+
+async def _read(kernel: Kernel) -> _Shown:
     devices = await kernel.dm.devices()
+    nbds = await kernel.nbd.devices()
+    legs: dict[str, LegStatus] = {}
+    for device in devices:
+        leg = LegName.parse(device.uuid)
+        if leg is not None:
+            try:
+                legs[device.uuid] = await kernel.dm.leg_status(leg)
+            except NotFoundError:
+                continue
+    return _Shown(devices, nbds, legs, await kernel.md.arrays())
+
+
+def _sight(shown: _Shown) -> Sight:
     paths = [
-        SeenPath(d.device, d.path.extent, d.path.epoch, d.path.network, d.alive)
-        for d in await kernel.nbd.devices()
+        SeenPath(d.device, d.path.extent, d.path.epoch, d.path.network, d.alive) for d in shown.nbds
     ]
     legs: dict[ExtentId, SeenLeg] = {}
     volumes: dict[VolumeId, SeenVolume] = {}
     wrecks: list[SeenVolume] = []
-    for device in devices:
+    for device in shown.devices:
         extent = parse_extent_uuid(device.uuid)
         if extent is not None:
             paths.append(SeenPath(device.device, extent, LOCAL, LOCAL, True))
@@ -42,12 +92,10 @@ async def observe(kernel: Kernel) -> Sight:
                 wrecks.append(_volume(name, device))
             else:
                 volumes[name.volume] = _volume(name, device)
-        elif (leg := LegName.parse(device.uuid)) is not None:
-            seen = await _leg(kernel, leg, device)
-            if seen is not None:
-                legs[leg.extent] = seen
+        elif (leg := LegName.parse(device.uuid)) is not None and device.uuid in shown.legs:
+            legs[leg.extent] = _leg(leg, device, shown.legs[device.uuid])
     arrays = {}
-    for array in await kernel.md.arrays():
+    for array in shown.arrays:
         volume, segment = parse_array_uuid(array.uuid)
         arrays[volume, segment] = _array(volume, segment, array)
     return Sight(legs, arrays, volumes, tuple(paths), tuple(wrecks))
@@ -64,11 +112,7 @@ def _volume(name: VolumeDeviceName, device: DmDevice) -> SeenVolume:
     )
 
 
-async def _leg(kernel: Kernel, name: LegName, device: DmDevice) -> SeenLeg | None:
-    try:
-        status = await kernel.dm.leg_status(name)
-    except NotFoundError:
-        return None
+def _leg(name: LegName, device: DmDevice, status: LegStatus) -> SeenLeg:
     return SeenLeg(
         name,
         device.device,
@@ -98,4 +142,5 @@ def _array(volume: VolumeId, segment: int, array: MdArray) -> SeenArray:
         array.sync_done_bytes,
         array.sync_total_bytes,
         array.writes_held,
+        array.sync_action == "frozen",
     )

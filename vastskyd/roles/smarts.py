@@ -59,13 +59,16 @@ class Smarts:
     async def _ask_all(self, paths: Mapping[DiskId, str]) -> None:
         for disk, path in paths.items():
             said = await self._ask(path)
+            is_first = disk not in self._asked_s
             self._asked_s[disk] = self._clock.monotonic_s()
             before = self._readings.get(disk)
             if said is not None and said != before:
                 if said.health is SmartHealth.UNKNOWN:
                     log.info("SMART of %s is not known: %s", path, said.reason)
                 self._readings[disk] = said
-            self._changed()
+                self._changed()
+            elif is_first:
+                self._changed()
 
     async def _ask(self, path: str) -> SmartReading | None:
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +11,6 @@ from vastskyd.core.description import (
     DiskDescription,
     ExtentRecord,
     ExtentRecordState,
-    with_deleted,
 )
 from vastskyd.core.documents import (
     ExtentCondition,
@@ -22,7 +21,7 @@ from vastskyd.core.documents import (
     StorageReport,
 )
 from vastskyd.core.errors import BusyError, NotFoundError, UnreachableError, VastskyError
-from vastskyd.core.ids import ClusterId, DiskId, ExtentId
+from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId
 from vastskyd.core.names import (
     LegName,
     export_key,
@@ -31,7 +30,7 @@ from vastskyd.core.names import (
     extent_dm_uuid,
     parse_extent_uuid,
 )
-from vastskyd.core.units import MIB
+from vastskyd.core.wishes import described, find
 from vastskyd.core.witness import ExportSighting, Introduction, ServerSighting
 from vastskyd.ports import (
     Clock,
@@ -46,27 +45,37 @@ from vastskyd.ports import (
 )
 from vastskyd.roles.members import Member, Members
 from vastskyd.roles.paces import Paces
+from vastskyd.roles.progress import Step, unwatched
 from vastskyd.roles.smarts import Smarts
+from vastskyd.roles.wipes import Wipes
 
 log = logging.getLogger(__name__)
 
-# One wipe call; a disk's other work gets its turn between two of them.
-_WIPE_STEP_BYTES = 64 * MIB
 # udev needs that long after boot, at most, to show all disks.
 _SETTLE_S = 15.0
 _RESCAN_S = 30.0
-_RESCAN_PAUSE_S = 1.0
-# A wipe that failed is tried again: what the disk cannot write today it may have remapped tomorrow.
-_WIPE_AGAIN_S = 60.0
+# Between two looks at all disks while events come: a disk is noticed within a second.
+_RESCAN_PAUSE_S = 0.5
+# Clocks are rounded: the time to wait for must not come out as none.
+_REST_LEAST_S = 0.01
 
 
-@dataclass
-class _Wipe:
-    """Zeros being written in the background. `task` ends when they are, or when they fail."""
+@dataclass(frozen=True)
+class _Sight:
+    """What serves this host's extents."""
 
-    task: asyncio.Task[None]
-    done_bytes: int = 0
-    message: str = ""
+    exports: tuple[Export, ...]
+    servers: tuple[NodeId, ...]
+    devices: tuple[DmDevice, ...]
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """What a pass reported that found nothing to do."""
+
+    document: StorageDocument
+    sight: _Sight
+    report: StorageReport
 
 
 class StorageRole:
@@ -83,6 +92,7 @@ class StorageRole:
         clock: Clock,
         smart_interval_s: float,
         changed: Callable[[], None],
+        auto_enroll: tuple[str, ...] = (),
     ) -> None:
         self._kernel = kernel
         self._exports = exports
@@ -91,13 +101,15 @@ class StorageRole:
         self._changed = changed
         self._smarts = Smarts(smart, clock, smart_interval_s, changed)
         self._members = Members(disks, cluster, cluster_name, self._smarts)
-        self._wipes: dict[ExtentId, _Wipe] = {}
-        self._failed: dict[ExtentId, str] = {}
-        self._wipe_again_s: dict[ExtentId, float] = {}
+        self._members.auto_enroll = auto_enroll
+        self._wipes = Wipes(self._members, disks, clock, changed)
         self._started_s = clock.monotonic_s()
         self._scanned_s = float("-inf")
         self._dirty = True
+        self._settled: _Settled | None = None
+        self._troubled = False
         self._paces = Paces()
+        self._tries: dict[DiskId, asyncio.Task[None]] = {}
 
     def disks_changed(self) -> None:
         """A block device came or went: look at all of them in the next pass."""
@@ -107,51 +119,123 @@ class StorageRole:
         self._smarts.interval_s = interval_s
         self._changed()
 
-    @property
-    def restless(self) -> bool:
-        """Disks are to be looked at again: time alone changes what is to be done."""
-        return self._dirty
+    def set_auto_enroll(self, patterns: tuple[str, ...]) -> None:
+        self._members.auto_enroll = patterns
+        self._changed()
+
+    def rest_s(self, most_s: float) -> float:
+        """For how long there is nothing to do if nothing happens, `most_s` at the most."""
+        if not self._dirty:
+            return most_s
+        left_s = self._look_due_s() - self._clock.monotonic_s()
+        return 0.0 if left_s <= 0 else min(most_s, max(_REST_LEAST_S, left_s))
+
+    def _look_due_s(self) -> float:
+        return self._scanned_s + (_RESCAN_PAUSE_S if self._dirty else _RESCAN_S)
 
     async def stop(self) -> None:
-        tasks = [wipe.task for wipe in self._wipes.values()]
+        tasks = list(self._tries.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, self._smarts.stop(), return_exceptions=True)
+        await asyncio.gather(
+            *tasks, self._wipes.stop(), self._smarts.stop(), return_exceptions=True
+        )
 
-    async def converge(self, document: StorageDocument | None) -> StorageReport:
+    async def converge(
+        self, document: StorageDocument | None, step: Step = unwatched
+    ) -> StorageReport:
         """One pass. Without a document (none received yet) nothing is changed."""
         now_s = self._clock.monotonic_s()
-        age_s = now_s - self._scanned_s
-        if age_s >= (_RESCAN_PAUSE_S if self._dirty else _RESCAN_S):
+        if now_s >= self._look_due_s():
             self._dirty = False
             self._scanned_s = now_s
-            await self._members.rescan()
+            self._settled = None
+            await self._members.rescan(step)
+            step()
         self._paces.look(await self._disks.activity(), now_s)
+        self._try_idle()
         if document is None:
             return StorageReport(candidates=self._members.candidates())
         self._members.name(document.disks)
         self._smarts.look(self._members.to_be_asked(document.disks))
+        if (settled := await self._still_settled(document)) is not None:
+            report = self._with_disks(document, settled.report)
+            self._settled = _Settled(document, settled.sight, report)
+            return report
+        self._settled = None
+        self._troubled = False
         for disk in document.disks:
             if disk.enrol and self._members.get(disk.id) is None:
-                await self._members.enrol(disk)
-        await self._end_stuck_servers()
-        await self._shed_exports(document)
+                await self._members.enrol(disk, step)
+                step()
+        await self._end_stuck_servers(step)
+        before = await self._sight()
+        await self._shed_exports(document, step)
         by_disk: dict[DiskId, list[ExtentSpec]] = {}
         for extent in document.extents:
             by_disk.setdefault(extent.disk, []).append(extent)
         for disk_id, extents in by_disk.items():
             member = self._members.get(disk_id)
             if member is not None:
-                await self._converge_disk(disk_id, member, extents)
-        await self._unmap_unknown(document)
-        await self._serve(document)
-        return await self._report(document)
+                await self._converge_disk(disk_id, member, extents, step)
+                step()
+        await self._unmap_unknown(document, step)
+        await self._serve(document, step)
+        step()
+        after = await self._sight()
+        report = self._report(document, after)
+        if before == after and not self._is_busy(document):
+            self._settled = _Settled(document, after, report)
+        return report
+
+    def _is_busy(self, document: StorageDocument) -> bool:
+        """Something is under way, or was not done and is to be tried again."""
+        return (
+            self._troubled
+            or self._dirty
+            or self._wipes.busy
+            or any(disk.enrol for disk in document.disks)
+        )
+
+    async def _still_settled(self, document: StorageDocument) -> _Settled | None:
+        """If nothing is new since a pass that found nothing to do. Every look at all disks is
+        followed by a whole pass."""
+        settled = self._settled
+        if settled is None or settled.document is not document or self._is_busy(document):
+            return None
+        try:
+            sight = await self._sight()
+        except UnreachableError:
+            return None  # a whole pass ends the server that is stuck
+        return settled if sight == settled.sight and self._settled is settled else None
+
+    async def _sight(self) -> _Sight:
+        return _Sight(
+            await self._exports.exports(),
+            await self._exports.servers(),
+            await self._kernel.dm.devices(),
+        )
+
+    def _try_idle(self) -> None:
+        """A disk that was slow and is not used any more is read from, or it would be called slow
+        for ever. In the background: it may still be."""
+        for disk, member in self._members.all().items():
+            running = self._tries.get(disk)
+            if self._paces.in_doubt(member.kernel_name) and (running is None or running.done()):
+                self._tries[disk] = asyncio.create_task(self._try(member.path), name=f"try {disk}")
+
+    async def _try(self, path: str) -> None:
+        try:
+            await self._disks.read_slots(path)
+        except VastskyError as error:
+            log.info("%s was slow: %s", path, error.message)
 
     async def follow_servers(self) -> None:
         """Until cancelled: what a head reads from comes back before it gives the leg up."""
         while True:
             head = await self._exports.ended()
             log.error("the export server for %s ended by itself; it is started again", head)
+            self._settled = None
             self._changed()
 
     # --- for a manager without records ---------------------------------------------------
@@ -193,7 +277,7 @@ class StorageRole:
 
     # --- exports ------------------------------------------------------------------------
 
-    async def _end_stuck_servers(self) -> None:
+    async def _end_stuck_servers(self, step: Step) -> None:
         """A server that does not answer cannot be told to let go: it is ended, and with it its
         exports. `_serve` starts it anew."""
         try:
@@ -202,8 +286,9 @@ class StorageRole:
             log.error("an export server is stuck: %s", error.message)
             for head in await self._exports.servers():
                 await self._exports.stop_server(head)
+                step()
 
-    async def _shed_exports(self, document: StorageDocument) -> None:
+    async def _shed_exports(self, document: StorageDocument, step: Step) -> None:
         """Fencing comes first: exports of an older epoch, another head or no wish at all go, hard,
         before any epoch is written and before anything new is served."""
         wanted = {extent.id: extent for extent in document.extents}
@@ -211,19 +296,23 @@ class StorageRole:
             spec = wanted.get(export.extent)
             if spec is None or not _same(export, spec):
                 await self._exports.remove(export.head, export.extent)
+                step()
         heads = {server.head for server in document.servers}
         for head in await self._exports.servers():
             if head not in heads:
                 await self._exports.stop_server(head)
+                step()
 
-    async def _serve(self, document: StorageDocument) -> None:
+    async def _serve(self, document: StorageDocument, step: Step) -> None:
         for server in document.servers:
+            step()
             try:
                 await self._exports.ensure_server(
                     ExportServer(server.head, server.port, server.addresses, server.encryption)
                 )
             except VastskyError as error:
                 log.error("export server for %s: %s", server.head, error.message)
+                self._troubled = True
         served = {(export.head, export.extent) for export in await self._exports.exports()}
         there = await self._kernel.dm.devices()
         devices = {device.name: device.device for device in there}
@@ -246,6 +335,8 @@ class StorageRole:
                 await self._exports.add(export, device)
             except VastskyError as error:
                 log.error("export of %s to %s: %s", spec.id, spec.head, error.message)
+                self._troubled = True
+            step()
 
     # --- extents ------------------------------------------------------------------------
 
@@ -253,12 +344,14 @@ class StorageRole:
         member = self._members.get(spec.disk)
         if member is None:
             return None
-        return _find(member.description, spec.id)
+        return find(member.description, spec.id)
 
-    async def _converge_disk(self, disk: DiskId, member: Member, extents: list[ExtentSpec]) -> None:
+    async def _converge_disk(
+        self, disk: DiskId, member: Member, extents: list[ExtentSpec], step: Step
+    ) -> None:
         try:
-            await self._members.describe(disk, lambda now: _described(now, extents))
-            await self._map_extents(member, extents)
+            await self._members.describe(disk, lambda now: described(now, extents))
+            await self._map_extents(member, extents, step)
         except VastskyError as error:
             log.error("disk %s: %s", member.path, error.message)
             self._dirty = True  # perhaps it was pulled out just now
@@ -266,13 +359,14 @@ class StorageRole:
         for spec in extents:
             record = self._record(spec)
             if record is not None and record.state is not ExtentRecordState.READY:
-                self._start_wipe(disk, spec, record)
+                self._wipes.start(disk, spec, record)
 
-    async def _map_extents(self, member: Member, extents: list[ExtentSpec]) -> None:
+    async def _map_extents(self, member: Member, extents: list[ExtentSpec], step: Step) -> None:
         mapped = {device.name: device.slaves for device in await self._kernel.dm.devices()}
         for spec in extents:
+            step()
             name = extent_dm_name(spec.id)
-            record = _find(member.description, spec.id)
+            record = find(member.description, spec.id)
             if record is not None and record.state is ExtentRecordState.READY:
                 target = LinearTarget(member.path, record.offset_bytes, record.length_bytes)
                 # Else it stands on a device that the disk was before it was pulled.
@@ -283,7 +377,7 @@ class StorageRole:
             elif name in mapped:
                 await self._kernel.dm.remove(name)
 
-    async def _unmap_unknown(self, document: StorageDocument) -> None:
+    async def _unmap_unknown(self, document: StorageDocument, step: Step) -> None:
         """Extents of retired disks. What is on them, and in their description, stays."""
         known = {spec.id for spec in document.extents}
         for device in await self._kernel.dm.devices():
@@ -293,84 +387,31 @@ class StorageRole:
                     await self._kernel.dm.remove(device.name)
                 except VastskyError as error:
                     log.error("extent %s: %s", extent, error.message)
-
-    def _start_wipe(self, disk: DiskId, spec: ExtentSpec, record: ExtentRecord) -> None:
-        running = self._wipes.get(spec.id)
-        if running is not None and not running.task.done():
-            return
-        if self._clock.monotonic_s() < self._wipe_again_s.get(spec.id, 0.0):
-            return
-        needed = record.state is ExtentRecordState.WIPING or spec.wipe_first
-        task = asyncio.create_task(
-            self._wipe(disk, spec.id, record, needed=needed), name=f"wipe {spec.id}"
-        )
-        self._wipes[spec.id] = _Wipe(task)
-
-    async def _wipe(
-        self, disk: DiskId, extent: ExtentId, record: ExtentRecord, *, needed: bool
-    ) -> None:
-        """Zeros, then the record's next state: ready, or gone."""
-        try:
-            while needed and self._wipes[extent].done_bytes < record.length_bytes:
-                member = self._members.get(disk)
-                if member is None:
-                    return
-                progress = self._wipes[extent]
-                step_bytes = min(_WIPE_STEP_BYTES, record.length_bytes - progress.done_bytes)
-                await self._disks.wipe(
-                    member.path, record.offset_bytes + progress.done_bytes, step_bytes
-                )
-                progress.done_bytes += step_bytes
-                self._changed()
-            await self._finish_wipe(disk, extent, record.state)
-        except VastskyError as error:
-            self._wipe_again_s[extent] = self._clock.monotonic_s() + _WIPE_AGAIN_S
-            if self._failed.get(extent) != error.message:
-                log.error("wipe of extent %s: %s", extent, error.message)
-            self._failed[extent] = error.message
-        else:
-            self._failed.pop(extent, None)
-            self._wipe_again_s.pop(extent, None)
-        finally:
-            self._changed()
-
-    async def _finish_wipe(
-        self, disk: DiskId, extent: ExtentId, began_as: ExtentRecordState
-    ) -> None:
-        def finished(description: DiskDescription) -> DiskDescription:
-            record = _find(description, extent)
-            if record is None or record.state is not began_as:
-                return description  # released meanwhile: it is wiped for that
-            rest = [other for other in description.extents if other.id != extent]
-            if record.state is ExtentRecordState.PREPARING:
-                rest.append(msgspec.structs.replace(record, state=ExtentRecordState.READY))
-            elif record.deleted:
-                description = with_deleted(description, record.volume)
-            return _with_extents(description, rest)
-
-        if self._members.get(disk) is not None:
-            await self._members.describe(disk, finished)
+                    self._troubled = True
+                step()
 
     # --- report -------------------------------------------------------------------------
 
-    async def _report(self, document: StorageDocument) -> StorageReport:
-        served = {export.extent: export for export in await self._exports.exports()}
-        devices = await self._kernel.dm.devices()
-        mapped = {
-            extent for device in devices if (extent := parse_extent_uuid(device.uuid)) is not None
-        }
-        in_use = _local_legs(devices)
-        settled = self._clock.monotonic_s() - self._started_s >= _SETTLE_S
+    def _report(self, document: StorageDocument, sight: _Sight) -> StorageReport:
+        served = {export.extent: export for export in sight.exports}
+        found = (parse_extent_uuid(device.uuid) for device in sight.devices)
+        mapped = {extent for extent in found if extent is not None}
+        in_use = _local_legs(sight.devices)
         facts = [
             fact
             for spec in document.extents
             if (fact := self._extent_fact(spec, served.get(spec.id), mapped, in_use)) is not None
         ]
-        return StorageReport(
-            disks=self._members.facts(document.disks, self._paces, settled=settled),
-            candidates=self._members.candidates(),
-            extents=tuple(facts),
-        )
+        return self._with_disks(document, StorageReport(extents=tuple(facts)))
+
+    def _with_disks(self, document: StorageDocument, report: StorageReport) -> StorageReport:
+        """The same, with what there is to say of disks now."""
+        settled = self._clock.monotonic_s() - self._started_s >= _SETTLE_S
+        disks = self._members.facts(document.disks, self._paces, settled=settled)
+        candidates = self._members.candidates()
+        if (disks, candidates) == (report.disks, report.candidates):
+            return report
+        return msgspec.structs.replace(report, disks=disks, candidates=candidates)
 
     def _extent_fact(
         self,
@@ -385,8 +426,7 @@ class StorageRole:
         if record is None:
             gone = spec.wish is ExtentWish.RELEASE and spec.id not in mapped
             return ExtentFact(id=spec.id, condition=ExtentCondition.GONE, epoch=0) if gone else None
-        wipe = self._wipes.get(spec.id)
-        if spec.id in self._failed:
+        if why := self._wipes.failed(spec.id):
             condition = ExtentCondition.FAILED
         elif record.state is ExtentRecordState.READY and spec.id not in mapped:
             condition = ExtentCondition.PREPARING
@@ -399,8 +439,8 @@ class StorageRole:
             epoch=min(record.epoch, in_use.get(spec.id, record.epoch)),
             set_revision=record.set_revision,
             exported_to=None if export is None else export.head,
-            done_bytes=0 if wipe is None else wipe.done_bytes,
-            message=self._failed.get(spec.id, ""),
+            done_bytes=self._wipes.done_bytes(spec.id),
+            message=why,
         )
 
 
@@ -423,59 +463,4 @@ def _same(export: Export, spec: ExtentSpec) -> bool:
         and export.head == spec.head
         and export.epoch == spec.epoch
         and export.name == export_name(spec.id, spec.export_key)
-    )
-
-
-def _find(description: DiskDescription, extent: ExtentId) -> ExtentRecord | None:
-    return next((record for record in description.extents if record.id == extent), None)
-
-
-def _described(description: DiskDescription, extents: list[ExtentSpec]) -> DiskDescription:
-    """The description with the document's wishes in it: one write for all of a disk's.
-
-    An epoch never goes down, whatever a document says. Extents that the manager does not name are
-    left alone: it may be the manager who forgot.
-    """
-    records = {record.id: record for record in description.extents}
-    for spec in extents:
-        record = records.get(spec.id)
-        if spec.wish is ExtentWish.RELEASE:
-            if record is not None:
-                records[spec.id] = msgspec.structs.replace(
-                    record,
-                    state=ExtentRecordState.WIPING,
-                    deleted=record.deleted or spec.hints.deleted,
-                )
-        else:
-            records[spec.id] = _kept(spec, record)
-    return _with_extents(description, records.values())
-
-
-def _with_extents(description: DiskDescription, extents: Iterable[ExtentRecord]) -> DiskDescription:
-    ordered = tuple(sorted(extents, key=lambda record: record.offset_bytes))
-    return msgspec.structs.replace(description, extents=ordered)
-
-
-def _kept(spec: ExtentSpec, record: ExtentRecord | None) -> ExtentRecord:
-    state = ExtentRecordState.PREPARING if record is None else record.state
-    epoch = spec.epoch if record is None else max(record.epoch, spec.epoch)
-    return ExtentRecord(
-        id=spec.id,
-        offset_bytes=spec.offset_bytes,
-        length_bytes=spec.length_bytes,
-        volume=spec.volume,
-        segment=spec.segment,
-        state=state,
-        epoch=epoch,
-        segment_length_bytes=spec.hints.segment_length_bytes,
-        initialised=spec.hints.initialised,
-        leg_state=spec.hints.leg_state,
-        volume_name=spec.hints.volume_name,
-        volume_size_bytes=spec.hints.volume_size_bytes,
-        copies=spec.hints.copies,
-        layout=spec.hints.layout,
-        encryption=spec.hints.encryption,
-        segments=spec.hints.segments,
-        set_revision=spec.hints.set_revision,
-        legs=spec.hints.legs,
     )

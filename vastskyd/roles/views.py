@@ -17,10 +17,12 @@ from vastskyd.core.answers import (
     VolumeView,
 )
 from vastskyd.core.api import ListDisks, ListEvents, ListJobs, ListNodes, ListVolumes
-from vastskyd.core.documents import LegCondition, LegFact
+from vastskyd.core.documents import CandidateFact, LegCondition, LegFact
+from vastskyd.core.draining import drain_progress
 from vastskyd.core.errors import NotFoundError
+from vastskyd.core.guards import guarded_length
 from vastskyd.core.health import Health, ailments, cluster_health, problems, volume_health
-from vastskyd.core.ids import DiskId, ExtentId, JobId
+from vastskyd.core.ids import DiskId, ExtentId, JobId, NodeId
 from vastskyd.core.legs import leg_facts, reachable
 from vastskyd.core.local import candidate_view, smart_view
 from vastskyd.core.model import (
@@ -36,8 +38,10 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.names import volume_device
+from vastskyd.core.offers import what_is_on, why_not
 from vastskyd.core.paging import page
 from vastskyd.core.scrubbing import scrub_progress
+from vastskyd.core.sharing import notes
 from vastskyd.core.turn import Turn
 
 _EVENTS_MAX = 1000
@@ -65,6 +69,8 @@ def show_status(turn: Turn) -> ClusterStatus:
         capacity_bytes=sum(disk.area_end_bytes - disk.area_start_bytes for disk in online),
         free_bytes=sum(_free_bytes(turn, disk) for disk in online),
         jobs_running=sum(job.state is JobState.RUNNING for job in state.jobs.values()),
+        copies_apart=cluster.copies_apart,
+        notes=notes(turn),
     )
 
 
@@ -101,7 +107,7 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     for node in turn.draft.nodes:
         report = turn.facts[node].report
         if report is not None and request.node in ("", node):
-            views += [candidate_view(node, each) for each in report.storage.candidates]
+            views += [_candidate(turn, node, each) for each in report.storage.candidates]
     if request.disk:
         views = [view for view in views if request.disk in (view.id, f"{view.node}:{view.path}")]
         views = views[:1]  # an enrolled one rather than what stands in its place now
@@ -111,6 +117,14 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
             )
     shown, more = page(views, lambda view: f"{view.node}:{view.path} {view.id}", request)
     return DiskList(disks=shown, next=more)
+
+
+def _candidate(turn: Turn, node: NodeId, candidate: CandidateFact) -> DiskView:
+    view = candidate_view(node, candidate)
+    said = what_is_on(turn, candidate)
+    if candidate.matches and not candidate.found and (why := why_not(turn, node, candidate)):
+        said = f"not enrolled by itself: {why}"
+    return msgspec.structs.replace(view, message=said)
 
 
 def _users(turn: Turn) -> dict[DiskId, set[str]]:
@@ -129,7 +143,7 @@ def _disk(turn: Turn, disk: Disk, users: dict[DiskId, set[str]]) -> DiskView:
         extent.disk == disk.id and extent.state is ExtentState.RELEASED
         for extent in turn.draft.extents.values()
     )
-    said = [disk.reason] * bool(disk.reason)
+    said = [f"file {disk.file}"] * bool(disk.file) + [disk.reason] * bool(disk.reason)
     said += ["slow"] * disk.slow + ["wiping freed extents"] * wiping + ailments(turn, disk)
     return DiskView(
         id=disk.id,
@@ -170,7 +184,7 @@ def list_volumes(turn: Turn, request: ListVolumes) -> VolumeList:
 def _volume(turn: Turn, volume: Volume) -> VolumeView:
     health, why = volume_health(turn, volume)
     facts = leg_facts(turn, volume)
-    attachment = volume.attachment
+    attachment = volume.given()
     return VolumeView(
         id=volume.id,
         name=volume.name,
@@ -207,7 +221,7 @@ def _leg(turn: Turn, segment: Segment, leg: Leg, facts: dict[ExtentId, LegFact])
         condition="" if fact is None else fact.condition.value,
         reachable=reachable(turn, leg.extent),
         done_bytes=0 if fact is None else fact.done_bytes,
-        total_bytes=segment.length_bytes if filling else 0,
+        total_bytes=guarded_length(segment.length_bytes) if filling else 0,
     )
 
 
@@ -245,6 +259,9 @@ def with_progress(turn: Turn, job: Job) -> Job:
             if volume.id == job.subject:
                 fact = leg_facts(turn, volume).get(job.extent)
                 done_bytes = 0 if fact is None else fact.done_bytes
+    elif job.kind is JobKind.RETIRE:
+        done_bytes, said = drain_progress(turn, job)
+        job = msgspec.structs.replace(job, message=said)
     elif job.kind is JobKind.SCRUB:
         done_bytes, said = scrub_progress(turn, job)
         job = msgspec.structs.replace(job, message=said)

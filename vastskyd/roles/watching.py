@@ -40,11 +40,18 @@ class LegWatch:
         self._watched: dict[tuple[ExtentId, int], _Watched] = {}
 
     @property
-    def restless(self) -> bool:
-        """A leg has no good path, and its time runs."""
-        return any(
-            watched.since_s is not None and not watched.broken for watched in self._watched.values()
+    def calm(self) -> bool:
+        """All legs have a good path."""
+        return all(watched.since_s is None for watched in self._watched.values())
+
+    def next_s(self, now_s: float) -> float:
+        """When the next leg that has no good path will have had none for too long."""
+        ends = (
+            watched.since_s + self.leg_timeout_s
+            for watched in self._watched.values()
+            if watched.since_s is not None and not watched.broken
         )
+        return min((end_s for end_s in ends if end_s > now_s), default=float("inf"))
 
     def look(self, sight: Sight, document: HeadDocument, now_s: float) -> Watching:
         """What this look says, together with those before it."""

@@ -132,20 +132,25 @@ class NodeKey:
     def load(directory: Path) -> "NodeKey":
         return NodeKey(_parse_key(_read(directory / NODE_KEY)))
 
+    @staticmethod
+    def parse(pem: str) -> "NodeKey":
+        return NodeKey(_parse_key(pem))
+
     def csr_pem(self) -> str:
         request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
         signed = request.sign(self.key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
-    def save(self, directory: Path, issued_pem: str, ca_pem: str) -> None:
-        """The whole directory; DamagedError, and nothing written, if the parts do not belong
-        together."""
+    def save(self, directory: Path, issued_pem: str, ca_pem: str, *, keep_key: bool = True) -> None:
+        """The whole directory, or all of it but the key, if that is kept elsewhere; DamagedError,
+        and nothing written, if the parts do not belong together."""
         certificate, ca = parse_certificate(issued_pem), parse_certificate(ca_pem)
         check_issued(certificate, ca)
         _require_pair(certificate, self.key, directory / NODE_KEY)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_private(directory / CA_CERT, certificate_pem(ca))
-        _write_private(directory / NODE_KEY, key_pem(self.key))
+        if keep_key:
+            _write_private(directory / NODE_KEY, key_pem(self.key))
         _write_private(directory / DH_PARAMETERS, DH_GROUP_PEM)
         _write_private(directory / NODE_CERT, certificate_pem(certificate))
         for link, target in _CLIENT_LINKS:

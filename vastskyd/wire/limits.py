@@ -22,8 +22,10 @@ class WireLimits:
     requests_in_flight_bytes: int = 32 * MIB
 
     # time
-    connect_s: float = 5.0  # TCP and TLS together
-    hello_s: float = 5.0
+    # A host that is hardly alive under its load answers late. Were it hung up on, all would dial
+    # again, and each try cost it another handshake.
+    connect_s: float = 10.0  # TCP and TLS together
+    hello_s: float = 10.0
     heartbeat_s: float = 2.0
     dead_after_s: float = 6.0
     drain_s: float = 6.0  # one frame must leave within this time

@@ -10,6 +10,6 @@ from tests.lab.lab import Lab
 
 
 @pytest.fixture(scope="package")
-def cluster(lab_template: None, deb: Path) -> Iterator[Cluster]:
+def cluster(lab_template: None, debs: tuple[Path, ...]) -> Iterator[Cluster]:
     with Lab() as lab:
-        yield make_cluster(lab, deb, stores=("store1", "store2"), encryption="tls")
+        yield make_cluster(lab, debs, stores=("store1", "store2"), encryption="tls")

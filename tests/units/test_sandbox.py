@@ -1,0 +1,99 @@
+"""The units' sandboxes, as systemd judges them without running them.
+
+What stands open is listed here as well as in the units, so that nothing opens unnoticed.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).resolve().parents[2] / "units"
+
+EXPOSURE_MOST = {
+    "vastskyd.service": 35,
+    "vastsky-export@.service": 15,
+    "vastsky-let-go.service": 28,
+    "vastsky-attach@.service": 10,
+}
+
+# Of every service with its user root, the host's file system and network, and sockets.
+ANY_OPEN = {
+    "PrivateNetwork",
+    "RestrictAddressFamilies_AF_INET_INET6",
+    "RestrictAddressFamilies_AF_NETLINK",
+    "RestrictAddressFamilies_AF_UNIX",
+    "RootDirectoryOrRootImage",
+    "UserOrDynamicUser",
+    "DeviceAllow",
+    "PrivateDevices",
+    "ProcSubset",
+}
+DAEMON_OPEN = ANY_OPEN | {
+    "CapabilityBoundingSet_CAP_DAC_FOWNER_IPC_OWNER",
+    "CapabilityBoundingSet_CAP_KILL",
+    "CapabilityBoundingSet_CAP_MKNOD",
+    "CapabilityBoundingSet_CAP_NET_BIND_SERVICE_BROADCAST_RAW",
+    "CapabilityBoundingSet_CAP_SYS_ADMIN",
+    "CapabilityBoundingSet_CAP_SYS_NICE_RESOURCE",
+    "CapabilityBoundingSet_CAP_SYS_PTRACE",
+    "CapabilityBoundingSet_CAP_SYS_RAWIO",
+    "IPAddressDeny",
+    "PrivateUsers",
+    "ProtectKernelTunables",
+    "ProtectProc",
+}
+OPEN = {
+    "vastskyd.service": DAEMON_OPEN,
+    "vastsky-export@.service": ANY_OPEN,
+    "vastsky-let-go.service": DAEMON_OPEN | {"PrivateTmp"},  # neither /tmp nor a folder in it
+    "vastsky-attach@.service": ANY_OPEN | {"PrivateUsers"},
+}
+
+
+def analyze(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", "--no-pager", *words], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", EXPOSURE_MOST)
+def test_no_unit_is_more_exposed_than_it_must_be(unit: str) -> None:
+    threshold = f"--threshold={EXPOSURE_MOST[unit]}"
+    done = analyze("security", "--offline=true", threshold, str(UNITS / unit))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("unit", OPEN)
+def test_what_stands_open_is_known(unit: str) -> None:
+    done = analyze("security", "--offline=true", "--json=short", str(UNITS / unit))
+    found = {e["json_field"].rstrip(")") for e in json.loads(done.stdout) if e["set"] is False}
+    assert found <= OPEN[unit]
+    assert "CapabilityBoundingSet_CAP_SYS_MODULE" not in found
+
+
+def _lines(unit: str) -> list[str]:
+    text = (UNITS / unit).read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith(("#", "["))]
+
+
+def test_each_capability_of_the_daemon_is_explained() -> None:
+    text = (UNITS / "vastskyd.service").read_text()
+    before = ""
+    for line in text.splitlines():
+        if line.startswith("CapabilityBoundingSet="):
+            assert before.startswith("# "), line
+        before = line
+
+
+def test_who_takes_over_may_not_do_more_than_the_daemon() -> None:
+    allowed = {
+        word
+        for line in _lines("vastskyd.service")
+        if line.startswith("CapabilityBoundingSet=")
+        for word in line.partition("=")[2].split()
+    }
+    (asked,) = [line for line in _lines("vastsky-let-go.service") if line.startswith("CapabilityB")]
+    assert set(asked.partition("=")[2].split()) < allowed

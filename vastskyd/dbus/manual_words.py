@@ -1,0 +1,149 @@
+"""What org.vastsky.Vastsky1(5) says in words, where no table knows it."""
+
+from vastskyd.dbus.paths import Kind
+
+TITLE = "% ORG.VASTSKY.VASTSKY1(5) vastskyd | D-Bus interface"
+
+DESCRIPTION = """\
+Every host's **vastskyd**(8) offers the name *org.vastsky.Vastsky1* on the system bus, and speaks to
+the cluster's manager for its callers: it does not matter on which host one asks. **vastskyctl**(1)
+uses nothing else. The same, for programs, is in
+*/usr/share/dbus-1/interfaces/org.vastsky.Vastsky1.xml*, and live by introspection.
+
+Where vastskyd is enabled, the bus starts it for a caller.
+"""
+
+PLACES = {
+    "": "Lists, creation, and what this host is. Interfaces **org.vastsky.Vastsky1.Manager** and"
+    " **org.freedesktop.DBus.ObjectManager**.",
+    Kind.NODE: "A host of the cluster.",
+    Kind.DISK: "A disk, enrolled or not.",
+    Kind.VOLUME: "A volume of the cluster.",
+    Kind.ATTACHMENT: "A volume on this host, as its own kernel shows it.",
+    Kind.JOB: "Work that takes time.",
+}
+
+OBJECTS = """\
+**The host's own objects** are its disks, its attachments, the jobs that were started through it,
+and those that rebuild or scrub what is attached here. They are in GetManagedObjects of the root,
+come and go with InterfacesAdded and InterfacesRemoved, and tell their changes with
+PropertiesChanged, at most twice a second. They are there while the manager is away. A job stays for
+ten minutes after its end, and a host shows at most 200.
+
+**All others**, nodes and volumes among them, are there when they are asked for by path, and nowhere
+else: no list of them, no signals. The manager is asked each time. Their introspection says so:
+EmitsChangedSignal is *false* there.
+
+In a path, an id stands as it is, and so may what people call the thing: a volume's name, a disk's
+NODE:PATH (that is all that names a disk which is not enrolled). All but letters and digits is
+written as an underscore and two hexadecimal digits: disk *store1:/dev/sdb* is
+*/disks/store1\\_3a\\_2fdev\\_2fsdb*. Signals come from the path with the id.
+"""
+
+WORDS = {
+    "options": "Every method takes it last. An option that is not the method's is an error.",
+    "auth.no_user_interaction": "Of every method: never ask a person for a password.",
+    "dry_run": "Check as if, and change nothing; in place of a job the answer is */*.",
+    "idempotency_key": "1 to 128 characters of the caller's choice, for asking again after no"
+    " answer. The manager remembers the last 1000 for a day: asked again with the same key, it"
+    " answers with the same job and does nothing. The same key with another request is a"
+    " *Conflict*.",
+    "addresses": "This host's address in each data network, in the same order on every host.",
+    "after": "Of lists: the token of the next page, from the page before. Of events: the number of"
+    " the last one that is known.",
+    "copies": "Legs of each segment, on as many hosts.",
+    "copies_apart": "What the copies of a segment never share: a *host* or a *disk*.",
+    "disk": "A disk's id, or NODE:PATH.",
+    "encryption": "Of data between hosts: *tls* or *none*; empty: as configured.",
+    "failing": "Take the disk even if it says that it is failing; its word does not count then.",
+    "force": "Accept fewer legs than surely hold every acknowledged write: the last writes may be"
+    " lost.",
+    "head": "The node that is to have the volume; of Failover, empty: its first standby head that"
+    " is online.",
+    "heads": "Nodes that take the volume over, in this order; none: it waits for its head.",
+    "job": "A job's id.",
+    "layout": "*raid1* or *linear*.",
+    "limit": "The most records of an answer, 1 to 500.",
+    "name": "What the new volume or cluster is called.",
+    "node": "Of lists: only of this node. Of clusters: what this host is called in it; empty: its"
+    " host name.",
+    "rack": "This host's failure domain.",
+    "roles": "Any of *manager*, *storage* and *head*.",
+    "running": "Only jobs that have not ended.",
+    "seen": "A record of the job that the caller has: Wait answers as soon as it differs.",
+    "single": "Of clusters: this host is the only one for now. It has all roles, and copies"
+    " are kept on different disks of it.",
+    "size_bytes": "The volume's size.",
+    "standby": "As *heads*.",
+    "token": "What CreateToken gave.",
+    "valid_s": "For how many seconds hosts can join by the token.",
+    "volume": "A volume's name, or its id.",
+    "wait_s": "How many seconds to wait at most, up to 30.",
+    "wipe": "Take the disk even if there is something on it, which is destroyed.",
+    "without_missing": "Go on without the hosts and disks that others speak of.",
+}
+
+VALUES = """\
+A record is *a{sv}* under its members' names, which are those of **vastskyctl \\-\\-json**: the
+types of answers named above are described in */usr/share/doc/vastskyd/json.md*. One that describes
+an object has its path as *object*. Sizes (*\\_bytes*) are *t*, other integers *x*, times and
+durations *d* (seconds; times since 1970), words *s*. What is not known or not there is left out of
+a record, and is empty or 0 in a property. New members may appear: ignore those you do not know.
+Options take any integer type for an integer.
+
+A list gives a page of records, and the token of the next page, which is empty after the last one;
+it goes into the option *after*. What comes or goes meanwhile is seen or not; the others are seen
+once.
+"""
+
+JOBS = """\
+What takes time answers at once with the path of a Job. When it ends, **Completed** says how.
+**Wait** answers with its record when it has ended, or differs from the option *seen*, or *wait\\_s*
+have passed. Listen, or wait: no need to ask in a circle.
+
+**Cancel** ends a job with the error *Cancelled*: creating (what was made of the volume is taken
+away), attaching (the volume is taken off its head), scrubbing (what was compared stays known),
+retiring a disk (it is used on).
+Others cannot be cancelled, and the error says why.
+"""
+
+ACTIONS = """\
+Everybody may read. What changes something is for root, and for those whom **polkit**(8) allows it.
+A person is asked for a password only if the message allows interaction and
+*auth.no\\_user\\_interaction* is not set. Where polkit is not running, root may all and others
+nothing. A rule can look at two details: *object*, the id of what is to be changed, and *name*, what
+people call it.
+"""
+
+EXAMPLES = """\
+What is there, and one volume of it:
+
+    $ busctl tree org.vastsky.Vastsky1
+    $ busctl introspect org.vastsky.Vastsky1 /org/vastsky/Vastsky1/volumes/data
+
+Make a volume of 100 GiB with three copies, and wait for the job that the answer names:
+
+    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1 org.vastsky.Vastsky1.Manager \\
+        CreateVolume 'sta{sv}' data 107374182400 1 copies x 3
+    o "/org/vastsky/Vastsky1/jobs/0123456789abcdef"
+    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1/jobs/0123456789abcdef \\
+        org.vastsky.Vastsky1.Job Wait 'da{sv}' 30 0
+
+Attach it, without asking anybody for a password:
+
+    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1/volumes/data \\
+        org.vastsky.Vastsky1.Volume Attach 'sa{sv}' head1 1 auth.no_user_interaction b true
+
+The second page of the disks, whose token is from the first:
+
+    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1 org.vastsky.Vastsky1.Manager \\
+        ListDisks 'a{sv}' 2 limit x 100 after s TOKEN
+
+How a volume on this host is, and all that changes on this host:
+
+    $ busctl get-property org.vastsky.Vastsky1 /org/vastsky/Vastsky1/attachments/ID \\
+        org.vastsky.Vastsky1.Attachment State
+    $ busctl monitor org.vastsky.Vastsky1
+"""
+
+SEE_ALSO = "**vastskyd**(8), **vastskyctl**(1), **vastskyd.toml**(5), **busctl**(1), **polkit**(8)"
