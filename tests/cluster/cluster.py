@@ -297,7 +297,7 @@ class Cluster:
                 self.power_on(name)
             self.online()
             self.delete_all()
-        self._remove_strange_disks()
+        self.remove_strange_disks()
         eventually(
             "all disks are there",
             lambda: {disk.state for disk in self.hosts.disks()} == {"online"},
@@ -313,7 +313,7 @@ class Cluster:
         for disk in set(DISKS if guest.name in self.hosts.stores else ()) - set(guest.disks):
             guest.plug_disk(disk)
 
-    def _remove_strange_disks(self) -> None:
+    def remove_strange_disks(self) -> None:
         """Those that a test brought. The cluster is not to miss one: it is retired first, once
         the extents of the volumes that were deleted are wiped."""
         for guest in (self[name] for name in self.all):

@@ -14,7 +14,7 @@ from tests.lab.guest import Guest
 from tests.lab.guestroot import MASKED_RULES
 from vastskyd.core.model import AttachmentState
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("empty")]
 
 BUSY = 4  # vastskyctl's exit code
 HEAD, STORE = "head2", "store1"
@@ -55,13 +55,6 @@ def _neighbours(cluster: Cluster) -> Iterator[None]:
     yield
     for name in (HEAD, STORE):
         cluster[name].run(MASK, 60, check=False)
-
-
-@pytest.fixture(autouse=True)
-def _whole(cluster: Cluster) -> None:
-    if not cluster.whole:
-        cluster.mend()
-    cluster.whole = False  # until the test's end
 
 
 def poked(cluster: Cluster, *names: str) -> None:
@@ -121,7 +114,6 @@ def test_what_a_volume_carries_is_seen_on_it_alone(cluster: Cluster) -> None:
         assert head.run(BELOW, 60, check=False).stdout == ""
         refused_detach(cluster, "pv")
         head.run(f"kpartx -s -d {device}", 60)
-    cluster.whole = True
 
 
 def test_udisks_knows_volumes_and_nothing_below(cluster: Cluster) -> None:
@@ -151,7 +143,6 @@ def test_udisks_knows_volumes_and_nothing_below(cluster: Cluster) -> None:
         finally:
             for guest in (head, store):
                 guest.run("systemctl stop udisks2; systemctl mask -q udisks2", 60, check=False)
-    cluster.whole = True
 
 
 def of_udisks(guest: Guest) -> tuple[set[str], set[str]]:
@@ -245,6 +236,7 @@ def test_only_an_empty_disk_is_taken_in_by_itself(cluster: Cluster) -> None:
         for by, command in FREED.items():
             guest.run(command, 60)
             guest.remove_disk(by)
+    cluster.remove_strange_disks()
 
 
 def is_theirs(cluster: Cluster, guest: Guest, by: str) -> bool:
@@ -272,4 +264,3 @@ def test_a_storm_of_uevents_hides_no_disk(cluster: Cluster) -> None:
         guest.run("systemctl kill --signal=CONT vastskyd", 30)
     eventually("it is shown", lambda: offered(cluster, guest, "hidden") is not None, 60)
     guest.remove_disk("hidden")
-    cluster.whole = True
