@@ -261,6 +261,7 @@ class SimCluster:
             return None
         name = next((n for n in live if n == self.manager), live[0])
         task = self.world.daemons[name].door.spawn(self.members[name].ask(request))
+        task.add_done_callback(_heard)  # also where who asked waits no longer
         await asyncio.wait((task,))
         if task.cancelled():
             return None
@@ -475,6 +476,11 @@ class SimCluster:
             volume.name == name and volume.state is VolumeState.AVAILABLE
             for volume in self.state().volumes.values()
         )
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def data_grain(extent: Extent, *, with_array: bool = True) -> int:

@@ -1,6 +1,7 @@
 """mdadm and md's sysfs. Implements ports.Md."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -107,7 +108,12 @@ class FakeMd:
             return await self._make(f"create {name}", work)
 
     async def _make(self, what: str, work: Coroutine[Any, Any, str]) -> str:
-        async with self._making:
+        async with contextlib.AsyncExitStack() as making:
+            try:
+                await making.enter_async_context(self._making)
+            except BaseException:
+                work.close()
+                raise
             return await self._kernel.call(what, work, CALL_TIMEOUT_S, a_process=True)
 
     async def _create(self, uuid: str, blocks: list[Block], copies: int, size_bytes: int) -> str:

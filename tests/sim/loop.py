@@ -23,6 +23,7 @@ BUSY_WINDOW_S = 10.0
 BUSY_ITERATIONS_MAX = 200_000
 # So many timers that were cancelled are left lying.
 CANCELLED_MOST = 100
+UNSEEN_MOST = 5
 VIRTUAL_TIME_MAX_S = 30 * 24 * 3600.0
 
 # The host that a task runs on; the tests' own have none.
@@ -42,6 +43,10 @@ class DeadlockError(RuntimeError):
 
 class LivelockError(RuntimeError):
     """The loop turns and turns, and time stands still; or it never ends."""
+
+
+class UnseenError(RuntimeError):
+    """A task or a callback failed, and nobody heard of it."""
 
 
 class _Handle(asyncio.Handle):
@@ -113,6 +118,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timers_cancelled = 0
         # Frozen host → what it does next, once it goes on.
         self._frozen: dict[str, list[_Handle]] = {}
+        self.unseen: list[str] = []
+        """What nobody heard of: the first failures of them."""
+        self.set_exception_handler(_note_unseen)
 
     def freeze(self, host: str) -> None:
         """Nothing runs on the host until it is thawed; time goes on."""
@@ -256,10 +264,20 @@ def run(coro: Coroutine[Any, Any, T], limit_s: float = VIRTUAL_TIME_MAX_S) -> T:
     """Runs to its end in virtual time. The seed belongs to the World that `coro` makes."""
     loop = SimLoop(limit_s)
     try:
-        return loop.run_until_complete(coro)
+        result = loop.run_until_complete(coro)
+        if loop.unseen:
+            raise UnseenError("; ".join(loop.unseen))
+        return result
     finally:
         _end_tasks(loop)
         loop.close()
+
+
+def _note_unseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    assert isinstance(loop, SimLoop)
+    if len(loop.unseen) < UNSEEN_MOST:
+        who = context.get("future") or context.get("handle") or ""
+        loop.unseen.append(f"{context['message']} {who} {context.get('exception')!r}")
 
 
 def _end_tasks(loop: SimLoop) -> None:

@@ -272,7 +272,9 @@ class Manager:
         """The newest document, until the newest is accepted or the node cannot be reached."""
         while self._accepted.get(node) != self._facts[node].sent_revision:
             revision = self._facts[node].sent_revision
-            order = self._orders[node]
+            order = self._orders.get(node)
+            if order is None:  # its session is new: it is told once its document is made anew
+                return
             document = Document(revision=revision, storage=order.storage, head=order.head)
             try:
                 await self._peers.call(node, api.ApplyDocument(document=document), _PUSH_TIMEOUT_S)
