@@ -17,6 +17,9 @@ from vastskyd.config.settings import DEFAULT_PATH, Config
 from vastskyd.core.answers import LocalView
 from vastskyd.core.errors import InvalidError, VastskyError
 from vastskyd.dbus.server import keep_serving
+from vastskyd.kernel import apart
+from vastskyd.kernel.calls import CallsApart
+from vastskyd.kernel.leftovers import end_leftovers
 from vastskyd.kernel.memory import hold_memory
 from vastskyd.roles.credentials import Credentials
 from vastskyd.roles.daemon import Host, let_go
@@ -40,7 +43,7 @@ def main() -> None:
     if arguments.let_go:
         _log_to_journal(Config())
         hold_memory()
-        asyncio.run(let_go())
+        asyncio.run(_let_go(CallsApart(apart.start())))
         return
     read = partial(load, arguments.config or DEFAULT_PATH, needed=arguments.config is not None)
     try:
@@ -54,8 +57,11 @@ def main() -> None:
     faulthandler.enable()  # what the watchdog ends says where it was
     for refused in hold_memory():
         log.warning("while memory is short, volumes may wait for vastskyd: %s", refused)
+    if left := end_leftovers():
+        log.warning("of an earlier vastskyd, ended now: %s", ", ".join(left))
+    calls = CallsApart(apart.start())
     try:
-        asyncio.run(_main(loaded, read))
+        asyncio.run(_main(loaded, read, calls))
     except* VastskyError as group:
         for leaf in _leaves(group):
             log.critical("%s", leaf)
@@ -75,9 +81,14 @@ def _log_to_journal(loaded: Config) -> None:
     )
 
 
-async def _main(loaded: Config, read: Callable[[], Config]) -> None:
-    host = Host(loaded, Credentials.given())
-    life = asyncio.create_task(_live(host))
+async def _let_go(calls: CallsApart) -> None:
+    async with calls:
+        await let_go(calls)
+
+
+async def _main(loaded: Config, read: Callable[[], Config], calls: CallsApart) -> None:
+    host = Host(loaded, calls, Credentials.given())
+    life = asyncio.create_task(_live(host, calls))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, life.cancel)
@@ -104,11 +115,12 @@ def _reload(host: Host, read: Callable[[], Config]) -> None:
     notify("READY=1")
 
 
-async def _live(host: Host) -> None:
+async def _live(host: Host, calls: CallsApart) -> None:
     """Ready once it is on the bus, if there is one: who starts it by a call is answered then."""
     on_bus = asyncio.Event()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with calls, asyncio.TaskGroup() as group:
+            group.create_task(calls.ended(), name="kernel calls")
             group.create_task(keep_serving(host, tried=on_bus.set), name="bus")
             group.create_task(host.run(), name="host")
             group.create_task(_keep_watchdog(host), name="watchdog")

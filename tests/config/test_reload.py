@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tests.config.test_config import EVERYTHING
+from tests.kernel.calls_here import CallsHere
 from vastskyd.__main__ import _reload
 from vastskyd.config.files import load, read
 from vastskyd.config.settings import EFFECTS, Config, Effect
@@ -44,7 +45,7 @@ def test_a_reload_is_enough_where_it_says_so(key: str, other: Config) -> None:
 def test_the_journal_names_what_waits_for_more(
     key: str, other: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host = Host(Config(state_dir=str(tmp_path)))
+    host = Host(Config(state_dir=str(tmp_path)), CallsHere())
     changed = msgspec.structs.replace(with_one(key, other), state_dir=str(tmp_path))
     if key == "state_dir":
         changed = with_one(key, other)
@@ -57,7 +58,7 @@ def test_the_journal_names_what_waits_for_more(
 async def test_what_a_host_joins_with_is_what_was_reloaded_last(
     tmp_path: Path, other: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host = Host(Config(state_dir=str(tmp_path)))
+    host = Host(Config(state_dir=str(tmp_path)), CallsHere())
     roles = (Role.MANAGER, Role.HEAD)
     host.reconfigure(msgspec.structs.replace(other, roles=roles))
     await host.init(api.InitCluster(name="demo", node="m1"))
@@ -82,7 +83,7 @@ def test_one_mistake_and_all_goes_on_as_it_was(
 ) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "level", root.level)
-    host = Host(Config(state_dir=str(tmp_path)))
+    host = Host(Config(state_dir=str(tmp_path)), CallsHere())
     told: list[Config] = []
     monkeypatch.setattr(host, "reconfigure", told.append)
     path = tmp_path / "vastskyd.toml"

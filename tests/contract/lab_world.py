@@ -17,6 +17,8 @@ from vastskyd.core.documents import Endpoint
 from vastskyd.core.errors import VastskyError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
+from vastskyd.kernel.apart import start
+from vastskyd.kernel.calls import Calls, CallsApart
 from vastskyd.kernel.disks import LinuxDisks
 from vastskyd.kernel.host import HostKernel
 from vastskyd.kernel.smart import LinuxSmart
@@ -53,9 +55,9 @@ class Process:
 
 
 class LabWorld:
-    def __init__(self) -> None:
-        self.kernel = HostKernel(TLS / "client")
-        self.disks = LinuxDisks()
+    def __init__(self, calls: Calls) -> None:
+        self.kernel = HostKernel(calls, TLS / "client")
+        self.disks = LinuxDisks(calls)
         self.smart = LinuxSmart()
         self._spare = sorted(glob.glob("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_*-d?"))
         # Not from the start: a disk must not look like what a leg on it holds.
@@ -264,11 +266,12 @@ def install_rule() -> None:
 @asynccontextmanager
 async def make_world() -> AsyncIterator[LabWorld]:
     install_rule()
-    world = LabWorld()
-    try:
-        yield world
-    finally:
-        await world.clean()
+    async with CallsApart(start()) as calls:
+        world = LabWorld(calls)
+        try:
+            yield world
+        finally:
+            await world.clean()
 
 
 def make_certificates() -> None:

@@ -16,6 +16,8 @@ from vastskyd.core.guards import GUARD_BYTES
 from vastskyd.core.ids import ExtentId, VolumeId
 from vastskyd.core.names import LegName, VolumeDeviceName
 from vastskyd.core.ondisk_layout import SLOT_MAGIC
+from vastskyd.kernel.apart import start
+from vastskyd.kernel.calls import CallsApart
 from vastskyd.kernel.host import HostKernel
 from vastskyd.ports import LinearTarget
 
@@ -173,8 +175,8 @@ async def test_a_new_daemon_knows_dead_links(world: World) -> None:
     await world.kernel.dm.ensure_leg(leg, (dead,), LEG_SIZE)
     await world.kill_server(one)
     await until_dead(world, dead)
-    again = HostKernel(TLS / "client")
-    async with asyncio.timeout(10):
+    async with CallsApart(start()) as calls, asyncio.timeout(10):
+        again = HostKernel(calls, TLS / "client")
         known = {device.device: device.alive for device in await again.nbd.devices()}
     assert known == {dead: False, well: True}
     again.close()
@@ -190,9 +192,14 @@ from pathlib import Path
 from vastskyd.core.documents import Endpoint
 from vastskyd.core.model import Encryption
 from vastskyd.core.names import LegName, PathName
+from vastskyd.kernel.apart import start
+from vastskyd.kernel.calls import CallsApart
 from vastskyd.kernel.host import HostKernel
+process = start()
 async def main():
-    kernel = HostKernel(Path("/nowhere"))
+    async with CallsApart(process) as calls:
+        await make(HostKernel(calls, Path("/nowhere")))
+async def make(kernel):
     end = Endpoint(network=0, address="127.0.0.1", port={served.endpoint.port})
     nbd = await kernel.nbd.connect(
         PathName("{EXTENT}", 3, 0), end, "the-export", Encryption.NONE, "store1", "127.0.0.1")

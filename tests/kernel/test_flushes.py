@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.calls_here import CallsHere
 from tests.kernel.loops import flushes, loop_device
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.ondisk_layout import SLOT_MAGIC
@@ -45,12 +46,12 @@ def test_erased_signatures_are_flushed(disk: str) -> None:
 async def test_what_stands_on_a_disk_is_found_and_erased_when_told(disk: str) -> None:
     direct.write(disk, 0, swap_space())
     assert await found_on(disk) == "swap space"
-    await disks.LinuxDisks().erase_signatures(disk)
+    await disks.LinuxDisks(CallsHere()).erase_signatures(disk)
     assert await found_on(disk) == ""
 
 
 async def found_on(disk: str) -> str:
-    listed = await disks.LinuxDisks().list()
+    listed = await disks.LinuxDisks(CallsHere()).list()
     (device,) = [each for each in listed if disk in (each.path, *each.aliases)]
     return device.found
 
@@ -68,7 +69,7 @@ async def test_a_disk_that_somebody_has_for_himself_is_not_erased(disk: str) -> 
     fd = os.open(disk, os.O_RDWR | os.O_EXCL)
     try:
         with pytest.raises(ConflictError, match="in use"):
-            await disks.LinuxDisks().erase_signatures(disk)
+            await disks.LinuxDisks(CallsHere()).erase_signatures(disk)
         assert direct.read(disk, 0, 4096) == swap_space()
     finally:
         os.close(fd)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.calls_here import CallsHere
 from vastskyd.kernel import md_sysfs, process, sysfs
 from vastskyd.kernel.md import LinuxMd
 from vastskyd.kernel.process import Outcome
@@ -52,7 +53,7 @@ def mdadm(monkeypatch: pytest.MonkeyPatch) -> Mdadm:
 
 
 async def test_a_new_array_has_a_bitmap_and_nobody_writes_to_it_yet(mdadm: Mdadm) -> None:
-    await LinuxMd().create(UUID, "v-0", LEGS, 3, 16 << 20)
+    await LinuxMd(CallsHere()).create(UUID, "v-0", LEGS, 3, 16 << 20)
     (command,) = mdadm.told
     assert "--bitmap=internal" in command, "without it a leg's return is a full copy"
     assert "--readonly" in command
@@ -62,7 +63,7 @@ async def test_a_new_array_has_a_bitmap_and_nobody_writes_to_it_yet(mdadm: Mdadm
 
 async def test_an_array_is_assembled_from_vetted_legs_and_never_by_force(mdadm: Mdadm) -> None:
     """By force mdadm takes a stale leg for good."""
-    await LinuxMd().assemble(UUID, "v-0", LEGS)
+    await LinuxMd(CallsHere()).assemble(UUID, "v-0", LEGS)
     (command,) = mdadm.told
     assert not {"--force", "-f", "--scan", "--update=resync"} & set(command)
     assert "--readonly" in command
@@ -71,21 +72,21 @@ async def test_an_array_is_assembled_from_vetted_legs_and_never_by_force(mdadm: 
 
 
 async def test_a_returning_leg_is_added_by_its_bitmap(mdadm: Mdadm) -> None:
-    await LinuxMd().add("/dev/md9", LEGS[1], fresh=False)
+    await LinuxMd(CallsHere()).add("/dev/md9", LEGS[1], fresh=False)
     assert mdadm.told == [["mdadm", "--manage", "/dev/md9", "--re-add", LEGS[1]]]
     assert mdadm.erased == []
 
 
 async def test_a_leg_that_md_no_longer_knows_is_filled_whole(mdadm: Mdadm) -> None:
     mdadm.refuses = "--re-add"
-    await LinuxMd().add("/dev/md9", LEGS[1], fresh=False)
+    await LinuxMd(CallsHere()).add("/dev/md9", LEGS[1], fresh=False)
     assert mdadm.erased == [LEGS[1]]
     assert mdadm.told[-1] == ["mdadm", "--manage", "/dev/md9", "--add", LEGS[1]]
 
 
 async def test_a_new_leg_is_never_added_by_a_bitmap(mdadm: Mdadm) -> None:
     """mdadm --add does so by itself where it finds a superblock of the array."""
-    await LinuxMd().add("/dev/md9", LEGS[1], fresh=True)
+    await LinuxMd(CallsHere()).add("/dev/md9", LEGS[1], fresh=True)
     assert mdadm.erased == [LEGS[1]]
     assert mdadm.told == [["mdadm", "--manage", "/dev/md9", "--add", LEGS[1]]]
 
@@ -99,6 +100,6 @@ async def test_an_array_is_writable_once_its_pending_resync_has_begun(
     monkeypatch.setattr(sysfs, "kernel_name", lambda device: Path(device).name)
     monkeypatch.setattr(md_sysfs, "directory", lambda _: tmp_path)
     monkeypatch.setattr(md_sysfs, "resync_pending", lambda _: pending.pop(0))
-    await LinuxMd().make_writable("/dev/md9")
+    await LinuxMd(CallsHere()).make_writable("/dev/md9")
     assert (tmp_path / "array_state").read_text().startswith("active")
     assert pending == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.calls_here import CallsHere
 from tests.kernel.loops import loop_device
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB
@@ -44,14 +45,14 @@ def opened(disk: str, flags: str) -> Iterator[None]:
 
 
 async def listed(disk: str) -> BlockDevice:
-    (found,) = [each for each in await LinuxDisks().list() if each.path == disk]
+    (found,) = [each for each in await LinuxDisks(CallsHere()).list() if each.path == disk]
     return found
 
 
 async def test_one_that_reads_as_zeros_is_new(disk: str) -> None:
     put(disk, AREA_START_BYTES)
     put(disk, SIZE - MIB - 1)
-    assert await LinuxDisks().remnants(disk) == ""
+    assert await LinuxDisks(CallsHere()).remnants(disk) == ""
     found = await listed(disk)
     assert (found.found, found.partition) == ("", False)
 
@@ -59,14 +60,14 @@ async def test_one_that_reads_as_zeros_is_new(disk: str) -> None:
 @pytest.mark.parametrize("at", [0, 1024, AREA_START_BYTES - 1, SIZE - MIB, SIZE - 1])
 async def test_a_single_byte_at_either_end_is_enough(disk: str, at: int) -> None:
     put(disk, at)
-    assert "do not read as zeros" in await LinuxDisks().remnants(disk)
+    assert "do not read as zeros" in await LinuxDisks(CallsHere()).remnants(disk)
 
 
 @pytest.mark.parametrize("flags", ["os.O_RDONLY", "os.O_RDWR | os.O_EXCL"])
 async def test_one_that_somebody_has_open_is_not(disk: str, flags: str) -> None:
     with opened(disk, flags):
-        assert "opened by python" in await LinuxDisks().remnants(disk)
-    assert await LinuxDisks().remnants(disk) == ""
+        assert "opened by python" in await LinuxDisks(CallsHere()).remnants(disk)
+    assert await LinuxDisks(CallsHere()).remnants(disk) == ""
 
 
 async def test_a_path_of_multipathd_is_in_use(disk: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.kernel.calls_here import CallsHere
 from tests.wire.lab import HOST, M1, NOW_S, S1, Lab, soon, until
 from tests.wire.test_join import manager_of, token_for
 from vastskyd.config.settings import Config
@@ -44,7 +45,7 @@ async def test_a_host_joins_by_its_credentials_at_first_boot(lab: Lab, tmp_path:
     manager, registrar = await manager_of(lab)
     token = token_for(lab, manager).encode()
     credentials = given(tmp_path / "credentials", token=token, addresses=f"{HOST}, 127.0.0.9")
-    await soon(Booting(config(tmp_path), credentials).run())
+    await soon(Booting(config(tmp_path), CallsHere(), credentials).run())
     ((request, _),) = registrar.seen
     assert request.addresses == (HOST, "127.0.0.9")
     joined = identities.load(tmp_path / "state")
@@ -52,7 +53,7 @@ async def test_a_host_joins_by_its_credentials_at_first_boot(lab: Lab, tmp_path:
     assert (joined.manager, joined.roles) == (M1, (Role.STORAGE,))
     # It has joined: the token counts no more, whatever it says.
     again = given(tmp_path / "again", token="junk")
-    await soon(Booting(config(tmp_path), again).run())
+    await soon(Booting(config(tmp_path), CallsHere(), again).run())
     assert len(registrar.seen) == 1
 
 
@@ -64,7 +65,9 @@ async def test_a_host_that_comes_up_before_the_manager_tries_again(
     port = manager.hub.port
     await manager.hub.stop()
     token = token_for(lab, manager, port=port).encode()
-    host = Booting(config(tmp_path), given(tmp_path / "c", token=token, addresses=HOST))
+    host = Booting(
+        config(tmp_path), CallsHere(), given(tmp_path / "c", token=token, addresses=HOST)
+    )
     booting = asyncio.create_task(host.run())
     await until(lambda: "tried again" in caplog.text)
     await lab.node(M1, port=port, on_join=registrar.on_join)
@@ -84,7 +87,9 @@ async def test_a_token_that_will_never_do_is_not_tried_again(
 ) -> None:  # fmt: skip
     manager, registrar = await manager_of(lab)
     token = token_for(lab, manager, **changes).encode()
-    host = Booting(config(tmp_path), given(tmp_path / "c", token=token, addresses=HOST))
+    host = Booting(
+        config(tmp_path), CallsHere(), given(tmp_path / "c", token=token, addresses=HOST)
+    )
     booting = asyncio.create_task(host.run())
     await until(lambda: any(r.levelno == logging.ERROR for r in caplog.records))
     assert said in caplog.text
@@ -104,7 +109,7 @@ async def test_a_key_that_is_a_credential_lies_on_no_disk(lab: Lab, tmp_path: Pa
         key=key_pem(key.key),
     )  # fmt: skip
     settings = config(tmp_path)
-    await soon(Booting(settings, credentials).run())
+    await soon(Booting(settings, CallsHere(), credentials).run())
     assert registrar.seen
     assert not list((tmp_path / "state").rglob("server-key.pem"))
     in_use = founding.tls_in_use(settings, credentials)
@@ -144,7 +149,7 @@ async def test_a_reload_rereads_certificates_and_keeps_sessions(
     manager, storage = await lab.node(M1, directory=tls), await lab.node(S1)
     storage.hub.keep(M1, (HOST,), manager.hub.port)
     await until(lambda: S1 in manager.hub.connected())
-    host = Host(config(tmp_path))
+    host = Host(config(tmp_path), CallsHere())
     host._hub = manager.hub
 
     async def shown_serial() -> int:

@@ -1,6 +1,6 @@
 """Direct I/O on block devices: past the page cache, which may show what is no longer there.
 
-These calls may sleep in the kernel: run them in a thread.
+These calls may sleep in the kernel: make them by way of `calls.py`.
 """
 
 import errno

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 from vastskyd.core.errors import ConflictError, DeviceError
@@ -17,7 +18,8 @@ from vastskyd.core.ondisk_layout import (
 )
 from vastskyd.core.pace import Activity
 from vastskyd.core.units import MIB, format_size
-from vastskyd.kernel import direct, disk_links, drives, process, sysfs, threads, users
+from vastskyd.kernel import direct, disk_links, drives, process, sysfs, users
+from vastskyd.kernel.calls import Calls
 from vastskyd.ports import BlockDevice, SlotBytes
 
 CALL_TIMEOUT_S = 20.0
@@ -51,50 +53,52 @@ _KINDS = {
 
 
 class LinuxDisks:
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
     async def list(self) -> tuple[BlockDevice, ...]:
-        names = await threads.call(_kernel_names, CALL_TIMEOUT_S, "list disks")
-        links = await threads.call(disk_links.by_preference, CALL_TIMEOUT_S, "list links of disks")
+        names = await self._calls.call(_kernel_names, CALL_TIMEOUT_S, "list disks")
+        links = await self._calls.call(
+            disk_links.by_preference, CALL_TIMEOUT_S, "list links of disks"
+        )
         looked = await asyncio.gather(*(self._look(name, links) for name in names))
         return tuple(device for device in looked if device is not None)
 
     async def activity(self) -> dict[str, Activity]:
-        text = await threads.call(_DISKSTATS.read_text, CALL_TIMEOUT_S, f"read {_DISKSTATS}")
+        text = await self._calls.call(_DISKSTATS.read_text, CALL_TIMEOUT_S, f"read {_DISKSTATS}")
         return parse_diskstats(text)
 
     async def read_slots(self, path: str) -> SlotBytes:
-        def act() -> SlotBytes:
-            return SlotBytes(
-                tuple(direct.read(path, offset, SLOT_BYTES) for offset in SLOT_OFFSETS_BYTES)
-            )
-
-        return await threads.call(act, CALL_TIMEOUT_S, f"read the slots of {path}", lane=path)
+        what = f"read the slots of {path}"
+        act = partial(_read_at_slots, path, SLOT_BYTES)
+        return SlotBytes(await self._calls.call(act, CALL_TIMEOUT_S, what, lane=path))
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
         if len(content) > SLOT_BYTES:
             raise DeviceError(f"a description of {len(content)} bytes does not fit its slot")
         what = f"write slot {slot} of {path}"
         offset = SLOT_OFFSETS_BYTES[slot]
-        await threads.call(
-            lambda: direct.write(path, offset, content), CALL_TIMEOUT_S, what, lane=path
+        await self._calls.call(
+            partial(direct.write, path, offset, content), CALL_TIMEOUT_S, what, lane=path
         )
 
     async def remnants(self, path: str) -> str:
-        return await threads.call(
-            lambda: _remnants(path), CALL_TIMEOUT_S, f"look whether {path} is new", lane=path
+        return await self._calls.call(
+            partial(_remnants, path), CALL_TIMEOUT_S, f"look whether {path} is new", lane=path
         )
 
     async def erase_signatures(self, path: str) -> None:
         # To the kernel first: wipefs leaves alone what it does not know.
-        await threads.call(lambda: _refuse_used(path), CALL_TIMEOUT_S, f"look at {path}")
+        await self._calls.call(partial(_refuse_used, path), CALL_TIMEOUT_S, f"look at {path}")
         await process.run(["wipefs", "--all", "--quiet", path], TOOL_TIMEOUT_S)
-        await threads.call(lambda: _zero_ends(path), WIPE_TIMEOUT_S, f"erase {path}", lane=path)
+        await self._calls.call(
+            partial(_zero_ends, path), WIPE_TIMEOUT_S, f"erase {path}", lane=path
+        )
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
-        await threads.call(
-            lambda: direct.zero(path, offset_bytes, length_bytes),
+        await self._calls.call(
+            partial(direct.zero, path, offset_bytes, length_bytes),
             WIPE_TIMEOUT_S,
             f"wipe {path}",
             lane=f"wipe {path}",
@@ -105,8 +109,8 @@ class LinuxDisks:
         path, *others = _paths(name, links)
         directory = Path("/sys/class/block") / name
         size = sysfs.size_bytes(directory)
-        known = await threads.call(
-            lambda: disk_links.known(name), CALL_TIMEOUT_S, f"ask udev about {name}"
+        known = await self._calls.call(
+            partial(disk_links.known, name), CALL_TIMEOUT_S, f"ask udev about {name}"
         )
         below = drives.below(name)
         used = users.of_whole(name)
@@ -141,8 +145,8 @@ class LinuxDisks:
         """(member, found) of what is written on it. A disk that cannot be read is no candidate,
         so that is "found" as well."""
         try:
-            starts = await threads.call(
-                lambda: [direct.read(path, at, direct.BLOCK_BYTES) for at in SLOT_OFFSETS_BYTES],
+            starts = await self._calls.call(
+                partial(_read_at_slots, path, direct.BLOCK_BYTES),
                 CALL_TIMEOUT_S,
                 f"look at {path}",
                 lane=path,
@@ -195,6 +199,10 @@ def _kernel_names() -> tuple[str, ...]:
             if sysfs.size_bytes(Path("/sys/class/block") / one) >= _SIZE_MIN_BYTES:
                 found.append(one)
     return tuple(found)
+
+
+def _read_at_slots(path: str, length_bytes: int) -> tuple[bytes, ...]:
+    return tuple(direct.read(path, offset, length_bytes) for offset in SLOT_OFFSETS_BYTES)
 
 
 def _remnants(path: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ from vastskyd.core.names import (
     wreck_dm_name,
 )
 from vastskyd.core.units import SECTOR_BYTES
-from vastskyd.kernel import dm_ioctl, dm_table, process, sysfs, threads, users, writers
+from vastskyd.kernel import dm_ioctl, dm_table, process, sysfs, users, writers
+from vastskyd.kernel.calls import Calls
 from vastskyd.kernel.dm_ioctl import Command, Flag, Target, UdevFlag
 from vastskyd.ports import DmDevice, LegStatus, LinearTarget, PathCondition
 
@@ -43,7 +45,8 @@ _SWAP = Flag.NOFLUSH | Flag.SKIP_LOCKFS
 
 
 class LinuxDeviceMapper:
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         # One change at a time per device: two callers would load tables over each other.
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -53,86 +56,35 @@ class LinuxDeviceMapper:
     async def ensure_linear(
         self, name: str, uuid: str, targets: tuple[LinearTarget, ...], *, public: bool
     ) -> str:
-        def act() -> str:
-            table = dm_table.linear(
-                tuple(
-                    (sysfs.device_number(t.device), t.offset_bytes, t.length_bytes) for t in targets
-                )
-            )
-            udev = dm_ioctl.PUBLIC if public else dm_ioctl.INTERNAL
-            return _ensure(name, uuid, table, udev)
-
+        act = partial(_ensure_linear, name, uuid, targets, public=public)
         device = await self._change(name, "set up", act)
         if public:
             await _named_by_udev(name, device)
         return device
 
     async def ensure_leg(self, name: LegName, paths: tuple[str, ...], size_bytes: int) -> str:
-        def act() -> str:
-            numbers = tuple(sysfs.device_number(path) for path in paths)
-            table = dm_table.leg(numbers, size_bytes)
-            return _ensure(name.dm_name(), name.dm_uuid(), table, dm_ioctl.INTERNAL)
-
+        act = partial(_ensure_leg, name, paths, size_bytes)
         return await self._change(name.dm_name(), "set up", act)
 
     async def leg_status(self, name: LegName) -> LegStatus:
-        def act() -> LegStatus:
-            _own(name.dm_name(), name.dm_uuid())
-            table = dm_table.read_leg(_table(name.dm_name()))
-            status = dm_ioctl.call(Command.TABLE_STATUS, name.dm_name(), flags=Flag.NOFLUSH)
-            conditions = dm_table.read_leg_status(status.targets)
-            return LegStatus(
-                paths=tuple((sysfs.number_name(number), state) for number, state in conditions),
-                holds=table is not None and table.holds,
-            )
-
-        return await self._ask(f"status of {name.dm_name()}", act)
+        return await self._ask(f"status of {name.dm_name()}", partial(_leg_status, name))
 
     async def release_leg(self, name: LegName) -> None:
-        def act() -> None:
-            _own(name.dm_name(), name.dm_uuid())
-            if dm_table.read_leg(_table(name.dm_name())) is not None:
-                _release(name.dm_name())
-
-        await self._change(name.dm_name(), "release", act)
+        await self._change(name.dm_name(), "release", partial(_release_leg, name))
 
     async def retry_leg(self, name: LegName) -> None:
-        def act() -> None:
-            _own(name.dm_name(), name.dm_uuid())
-            status = dm_ioctl.call(Command.TABLE_STATUS, name.dm_name(), flags=Flag.NOFLUSH)
-            for number, state in dm_table.read_leg_status(status.targets):
-                if state is PathCondition.FAILED:
-                    message = f"reinstate_path {number}"
-                    dm_ioctl.call(Command.TARGET_MESSAGE, name.dm_name(), message=message)
-
-        await self._change(name.dm_name(), "retry", act)
+        await self._change(name.dm_name(), "retry", partial(_retry_leg, name))
 
     async def replace_with_error(self, name: str) -> None:
-        def act() -> None:
-            table = _table(name)
-            _swap(name, dm_table.error(dm_table.size_bytes(table)), dm_ioctl.INTERNAL)
-
-        await self._change(name, "replace with an error table", act)
+        await self._change(name, "replace with an error table", partial(_swap_for_error, name))
 
     async def end_writers(self, name: str) -> tuple[str, ...]:
-        def act() -> tuple[str, ...]:
-            return writers.end_writers(f"dm-{dm_ioctl.call(Command.DEV_STATUS, name).minor}")
-
         what = f"end the writers of {name}"
-        return await threads.call(lambda: _speaking(what, act), KILL_TIMEOUT_S, what)
+        act = partial(_speaking, what, partial(_end_writers, name))
+        return await self._calls.call(act, KILL_TIMEOUT_S, what)
 
     async def abandon(self, name: str) -> None:
-        def act() -> tuple[str, ...]:
-            answer = dm_ioctl.call(Command.DEV_STATUS, name)
-            volume = VolumeDeviceName.parse(answer.uuid)
-            if volume is None:
-                raise ConflictError(f"the device {name} is no volume of ours")
-            _swap(name, dm_table.error(dm_table.size_bytes(_table(name))), dm_ioctl.INTERNAL)
-            wreck = wreck_dm_name(volume.volume, volume.epoch)
-            dm_ioctl.call(Command.DEV_RENAME, name, udev=dm_ioctl.INTERNAL, new_name=wreck)
-            return users.mounted_at(f"dm-{answer.minor}")
-
-        for place in await self._change(name, "abandon", act):
+        for place in await self._change(name, "abandon", partial(_abandon, name)):
             # By systemd, since vastskyd has copies of the host's mounts, and may not unmount. It
             # lets go of what is busy later: a wreck's last user ends whenever he likes.
             umount = ("umount", "--lazy", "--", place)
@@ -149,7 +101,7 @@ class LinuxDeviceMapper:
         deadline_s = loop.time() + REMOVE_TIMEOUT_S
         while True:
             try:
-                await self._change(name, "remove", lambda: _remove(name))
+                await self._change(name, "remove", partial(_remove, name))
             except NotFoundError:
                 self._locks.pop(name, None)
                 return
@@ -164,23 +116,19 @@ class LinuxDeviceMapper:
                 return
 
     async def holders(self, name: str) -> tuple[str, ...]:
-        def act() -> tuple[str, ...]:
-            minor = dm_ioctl.call(Command.DEV_STATUS, name).minor
-            return users.of_device(f"dm-{minor}")
-
         try:
-            return await self._ask(f"holders of {name}", act)
+            return await self._ask(f"holders of {name}", partial(_holders, name))
         except NotFoundError:
             return ()
 
     async def _ask(self, what: str, act: Callable[[], T]) -> T:
-        return await threads.call(lambda: _speaking(what, act), CALL_TIMEOUT_S, what)
+        return await self._calls.call(partial(_speaking, what, act), CALL_TIMEOUT_S, what)
 
     async def _change(self, name: str, verb: str, act: Callable[[], T]) -> T:
         async with self._locks.setdefault(name, asyncio.Lock()):
             what = f"{verb} {name}"
-            return await threads.call(
-                lambda: _speaking(what, act), CALL_TIMEOUT_S, what, lane=f"dm:{name}"
+            return await self._calls.call(
+                partial(_speaking, what, act), CALL_TIMEOUT_S, what, lane=f"dm:{name}"
             )
 
 
@@ -210,6 +158,71 @@ def _speaking(what: str, act: Callable[[], T]) -> T:
         raise DeviceError(
             f"device-mapper: {what}: {error.strerror}", hint="the kernel log says more"
         ) from error
+
+
+def _ensure_linear(name: str, uuid: str, targets: tuple[LinearTarget, ...], *, public: bool) -> str:
+    table = dm_table.linear(
+        tuple((sysfs.device_number(t.device), t.offset_bytes, t.length_bytes) for t in targets)
+    )
+    return _ensure(name, uuid, table, dm_ioctl.PUBLIC if public else dm_ioctl.INTERNAL)
+
+
+def _ensure_leg(name: LegName, paths: tuple[str, ...], size_bytes: int) -> str:
+    table = dm_table.leg(tuple(sysfs.device_number(path) for path in paths), size_bytes)
+    return _ensure(name.dm_name(), name.dm_uuid(), table, dm_ioctl.INTERNAL)
+
+
+def _leg_status(name: LegName) -> LegStatus:
+    _own(name.dm_name(), name.dm_uuid())
+    table = dm_table.read_leg(_table(name.dm_name()))
+    return LegStatus(
+        paths=tuple((sysfs.number_name(number), state) for number, state in _conditions(name)),
+        holds=table is not None and table.holds,
+    )
+
+
+def _conditions(name: LegName) -> tuple[tuple[str, PathCondition], ...]:
+    """Of its paths, by device number."""
+    status = dm_ioctl.call(Command.TABLE_STATUS, name.dm_name(), flags=Flag.NOFLUSH)
+    return dm_table.read_leg_status(status.targets)
+
+
+def _release_leg(name: LegName) -> None:
+    _own(name.dm_name(), name.dm_uuid())
+    if dm_table.read_leg(_table(name.dm_name())) is not None:
+        _release(name.dm_name())
+
+
+def _retry_leg(name: LegName) -> None:
+    _own(name.dm_name(), name.dm_uuid())
+    for number, state in _conditions(name):
+        if state is PathCondition.FAILED:
+            message = f"reinstate_path {number}"
+            dm_ioctl.call(Command.TARGET_MESSAGE, name.dm_name(), message=message)
+
+
+def _swap_for_error(name: str) -> None:
+    _swap(name, dm_table.error(dm_table.size_bytes(_table(name))), dm_ioctl.INTERNAL)
+
+
+def _end_writers(name: str) -> tuple[str, ...]:
+    return writers.end_writers(f"dm-{dm_ioctl.call(Command.DEV_STATUS, name).minor}")
+
+
+def _abandon(name: str) -> tuple[str, ...]:
+    """Where it is mounted."""
+    answer = dm_ioctl.call(Command.DEV_STATUS, name)
+    volume = VolumeDeviceName.parse(answer.uuid)
+    if volume is None:
+        raise ConflictError(f"the device {name} is no volume of ours")
+    _swap_for_error(name)
+    wreck = wreck_dm_name(volume.volume, volume.epoch)
+    dm_ioctl.call(Command.DEV_RENAME, name, udev=dm_ioctl.INTERNAL, new_name=wreck)
+    return users.mounted_at(f"dm-{answer.minor}")
+
+
+def _holders(name: str) -> tuple[str, ...]:
+    return users.of_device(f"dm-{dm_ioctl.call(Command.DEV_STATUS, name).minor}")
 
 
 def _ensure(name: str, uuid: str, table: tuple[Target, ...], udev: UdevFlag) -> str:

@@ -1,6 +1,6 @@
 """device-mapper's ioctl messages: encode, decode, and the one call that sends them.
 
-Written after include/uapi/linux/dm-ioctl.h. `call` may sleep in the kernel: run it in a thread.
+Written after include/uapi/linux/dm-ioctl.h. `call` may sleep in the kernel: by way of `calls.py`.
 """
 
 import errno

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vastskyd.kernel.calls import Calls
 from vastskyd.kernel.dm import LinuxDeviceMapper
 from vastskyd.kernel.events import KernelEvents
 from vastskyd.kernel.md import LinuxMd
@@ -13,10 +14,10 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class HostKernel:
     """`tls_dir` has ca-cert.pem, client-cert.pem and client-key.pem."""
 
-    def __init__(self, tls_dir: Path) -> None:
-        self._dm = LinuxDeviceMapper()
-        self._md = LinuxMd()
-        self._nbd = LinuxNbd(tls_dir)
+    def __init__(self, calls: Calls, tls_dir: Path) -> None:
+        self._dm = LinuxDeviceMapper(calls)
+        self._md = LinuxMd(calls)
+        self._nbd = LinuxNbd(calls, tls_dir)
         self._events = KernelEvents(self._nbd)
 
     @property

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,9 +23,9 @@ from vastskyd.kernel import (
     md_sysfs,
     process,
     sysfs,
-    threads,
     users,
 )
+from vastskyd.kernel.calls import Calls
 from vastskyd.ports import CheckStatus, MdArray, MemberState, Superblock
 
 T = TypeVar("T")
@@ -50,12 +51,13 @@ _NUMBER_OF_MDADM = 127
 
 
 class LinuxMd:
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         # Between finding a free number and making the array of that number.
         self._numbering = asyncio.Lock()
 
     async def arrays(self) -> tuple[MdArray, ...]:
-        return await threads.call(md_sysfs.arrays, CALL_TIMEOUT_S, "list md arrays")
+        return await self._calls.call(md_sysfs.arrays, CALL_TIMEOUT_S, "list md arrays")
 
     async def create(
         self, uuid: str, name: str, legs: tuple[str, ...], copies: int, size_bytes: int
@@ -96,12 +98,10 @@ class LinuxMd:
         )
 
     async def superblock(self, leg: str) -> Superblock | None:
-        def act() -> Superblock | None:
-            block = direct.read(leg, md_superblock.OFFSET_BYTES, md_superblock.READ_BYTES)
-            return md_superblock.parse(block)
-
         what = f"read the md superblock of {leg}"
-        return await threads.call(act, READ_TIMEOUT_S, what, lane=f"superblock:{leg}")
+        act = partial(direct.read, leg, md_superblock.OFFSET_BYTES, md_superblock.READ_BYTES)
+        block = await self._calls.call(act, READ_TIMEOUT_S, what, lane=f"superblock:{leg}")
+        return md_superblock.parse(block)
 
     async def make_writable(self, device: str) -> None:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
@@ -180,42 +180,40 @@ class LinuxMd:
     async def check_status(self, device: str) -> CheckStatus:
         array = os.path.basename(device)
         what = f"look at the check of {device}"
-        return await threads.call(lambda: md_scrub.check_status(array), CALL_TIMEOUT_S, what)
+        return await self._calls.call(partial(md_scrub.check_status, array), CALL_TIMEOUT_S, what)
 
     async def stop_check(self, device: str) -> None:
         await self._scrub("check", f"stop the check of {device}", device, md_scrub.stop_check)
 
     async def hold_writes(self, device: str, offset_bytes: int, length_bytes: int) -> None:
-        def act(array: str) -> None:
-            md_scrub.hold_writes(array, offset_bytes, length_bytes)
-
         self._expect_settled(device)
+        act = partial(md_scrub.hold_writes, offset_bytes=offset_bytes, length_bytes=length_bytes)
         await self._scrub("hold", f"hold writes to {device}", device, act)
 
     async def release_writes(self, device: str) -> None:
         self._expect_settled(device)
         for member in md_sysfs.members(os.path.basename(device)):
-            if threads.at_work(_repair_lane(member)):
+            if self._calls.at_work(_repair_lane(member)):
                 raise BusyError(f"a write to {member} is on its way")
         await self._scrub("hold", f"release writes to {device}", device, md_scrub.release_writes)
 
     def _expect_settled(self, device: str) -> None:
         """One call at a time: one whose caller has gone must not change what a later one set."""
-        if threads.at_work(f"hold:{device}"):
+        if self._calls.at_work(f"hold:{device}"):
             raise BusyError(f"md has not yet done what was last asked about writes to {device}")
 
     async def read_leg(self, leg: str, offset_bytes: int, length_bytes: int) -> bytes:
         what = f"read {leg} at {offset_bytes}"
-        return await threads.call(
-            lambda: md_scrub.read_leg(leg, offset_bytes, length_bytes),
+        return await self._calls.call(
+            partial(md_scrub.read_leg, leg, offset_bytes, length_bytes),
             READ_TIMEOUT_S,
             what,
             lane=f"scrub:{leg}",
         )
 
     async def write_leg(self, leg: str, offset_bytes: int, content: bytes) -> None:
-        await threads.call(
-            lambda: md_scrub.write_leg(leg, offset_bytes, content),
+        await self._calls.call(
+            partial(md_scrub.write_leg, leg, offset_bytes, content),
             CALL_TIMEOUT_S,
             f"write {leg} at {offset_bytes}",
             lane=_repair_lane(os.path.basename(leg)),
@@ -224,8 +222,8 @@ class LinuxMd:
     async def _scrub(self, kind: str, what: str, device: str, act: Callable[[str], None]) -> None:
         """In lanes of their own: whatever md waits for, a leg can still be failed."""
         array = os.path.basename(device)
-        await threads.call(
-            lambda: _speaking(what, lambda: act(array)),
+        await self._calls.call(
+            partial(_speaking, what, partial(act, array)),
             CALL_TIMEOUT_S,
             what,
             lane=f"{kind}:{device}",
@@ -238,23 +236,23 @@ class LinuxMd:
         try:
             await self._until_free(lambda: self._stop(device), device)
         except BusyError as error:
-            by = await threads.call(
-                lambda: users.of_device(kernel_name), CALL_TIMEOUT_S, f"holders of {device}"
+            by = await self._calls.call(
+                partial(users.of_device, kernel_name), CALL_TIMEOUT_S, f"holders of {device}"
             )
             what = ", ".join(by) or "by somebody unknown"
             raise BusyError(f"{device} is in use: {what}") from error
 
     async def discard_unmade(self) -> None:
         async with self._numbering:
-            for name in await threads.call(_unmade, CALL_TIMEOUT_S, "list md arrays"):
+            for name in await self._calls.call(_unmade, CALL_TIMEOUT_S, "list md arrays"):
                 await self._discard(f"/dev/{name}")
 
     async def _with_uuid(self, uuid: str) -> MdArray | None:
         return next((one for one in await self.arrays() if one.uuid == uuid and one.running), None)
 
     async def _member(self, array: str, member: str) -> MemberState | None:
-        found = await threads.call(
-            lambda: md_sysfs.array(array), CALL_TIMEOUT_S, f"look at {array}"
+        found = await self._calls.call(
+            partial(md_sysfs.array, array), CALL_TIMEOUT_S, f"look at {array}"
         )
         members = () if found is None else found.members
         return next((m.state for m in members if m.device == member), None)
@@ -279,8 +277,8 @@ class LinuxMd:
 
     async def _erase_superblock(self, leg: str) -> None:
         what = f"erase the md superblock of {leg}"
-        await threads.call(
-            lambda: direct.zero(leg, md_superblock.OFFSET_BYTES, md_superblock.READ_BYTES),
+        await self._calls.call(
+            partial(direct.zero, leg, md_superblock.OFFSET_BYTES, md_superblock.READ_BYTES),
             CALL_TIMEOUT_S,
             what,
             lane=f"superblock:{leg}",
@@ -288,8 +286,8 @@ class LinuxMd:
 
     async def _write(self, device: str, attribute: Path, value: str, verb: str) -> None:
         what = f"{verb} {device}"
-        await threads.call(
-            lambda: _speaking(what, lambda: sysfs.write_attribute(attribute, value)),
+        await self._calls.call(
+            partial(_speaking, what, partial(sysfs.write_attribute, attribute, value)),
             CALL_TIMEOUT_S,
             what,
             lane=f"md:{device}",
@@ -297,8 +295,8 @@ class LinuxMd:
 
     async def _stop(self, device: str) -> None:
         what = f"stop {device}"
-        await threads.call(
-            lambda: _speaking(what, lambda: _stop_array(device)),
+        await self._calls.call(
+            partial(_speaking, what, partial(_stop_array, device)),
             CALL_TIMEOUT_S,
             what,
             lane=f"md:{device}",

@@ -1,6 +1,6 @@
 """What a scrub needs of md: a check, writes held for a moment, and its legs' data behind its back.
 
-These calls may sleep in the kernel: run them in a thread.
+These calls may sleep in the kernel: make them by way of `calls.py`.
 """
 
 import errno

@@ -12,6 +12,8 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +22,8 @@ from vastskyd.core.errors import DeviceError, NotFoundError, UnreachableError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Encryption
 from vastskyd.core.names import PathName
-from vastskyd.kernel import direct, nbd_netlink, nbd_tls, sysfs, threads
+from vastskyd.kernel import direct, nbd_netlink, nbd_tls, sysfs
+from vastskyd.kernel.calls import Calls
 from vastskyd.kernel.nbd_handshake import Negotiated, negotiate
 from vastskyd.kernel.nbd_netlink import Family
 from vastskyd.ports import NbdDevice
@@ -53,7 +56,8 @@ _SECTOR_MAX_BYTES = 4096
 
 
 class LinuxNbd:
-    def __init__(self, tls_dir: Path) -> None:
+    def __init__(self, calls: Calls, tls_dir: Path) -> None:
+        self._calls = calls
         self._tls_dir = tls_dir
         self._family: Family | None = None
         self._multicast: socket.socket | None = None
@@ -91,17 +95,10 @@ class LinuxNbd:
         for device in await self.devices():
             if device.path == path and device.alive:
                 return device.device
-        family = self._ready()
-
-        def act() -> int:
-            connection, negotiated = self._handshake(
-                endpoint, export_name, encryption, server, source_address
-            )
-            with connection:
-                return _hand_over(family, connection, negotiated, path)
-
+        to = _To(endpoint, export_name, encryption, server, source_address, self._tls_dir)
+        act = partial(_connect, self._ready(), path, to)
         what = f"connect {path.backend_identifier()} to {endpoint.address}:{endpoint.port}"
-        index = await threads.call(lambda: _speaking(what, act), CALL_TIMEOUT_S, what)
+        index = await self._calls.call(partial(_speaking, what, act), CALL_TIMEOUT_S, what)
         self._dead.discard(index)
         self._alive[index] = path.backend_identifier()
         return f"/dev/nbd{index}"
@@ -110,17 +107,9 @@ class LinuxNbd:
         index = int(os.path.basename(device).removeprefix("nbd"))
         if _backend(index) is None:
             return
-        family = self._ready()
         what = f"disconnect {device}"
-
-        def act() -> None:
-            try:
-                nbd_netlink.disconnect(family, index)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # nothing is connected there any more
-                    raise
-
-        await threads.call(lambda: _speaking(what, act), CALL_TIMEOUT_S, what, lane=f"nbd{index}")
+        act = partial(_speaking, what, partial(_disconnect, self._ready(), index))
+        await self._calls.call(act, CALL_TIMEOUT_S, what, lane=f"nbd{index}")
         # While somebody has the device open (a leg above) the kernel goes on showing it.
         self._dead.add(index)
         for _ in range(_GONE_TRIES):
@@ -172,12 +161,8 @@ class LinuxNbd:
         name = _backend(index)
         what = f"read from nbd{index}"
         try:
-            await threads.call(
-                lambda: direct.read(f"/dev/nbd{index}", 0, direct.BLOCK_BYTES),
-                PROBE_TIMEOUT_S,
-                what,
-                lane=what,
-            )
+            act = partial(direct.read, f"/dev/nbd{index}", 0, direct.BLOCK_BYTES)
+            await self._calls.call(act, PROBE_TIMEOUT_S, what, lane=what)
         except NotFoundError:
             return
         except DeviceError:
@@ -186,28 +171,48 @@ class LinuxNbd:
             if name is not None and _backend(index) == name:
                 self._alive[index] = name
 
-    def _handshake(
-        self,
-        endpoint: Endpoint,
-        export_name: str,
-        encryption: Encryption,
-        server: NodeId,
-        source_address: str,
-    ) -> tuple[socket.socket, Negotiated]:
-        """In a thread."""
-        start_tls: Callable[[socket.socket], ssl.SSLSocket] | None = None
-        if encryption is Encryption.TLS:
-            context = nbd_tls.client_context(self._tls_dir)
-            start_tls = lambda plain: nbd_tls.start(context, plain, server)  # noqa: E731
-        connection = _dial(endpoint, source_address)
-        try:
-            connection, negotiated = negotiate(connection, export_name, start_tls)
-            if isinstance(connection, ssl.SSLSocket):
-                nbd_tls.require_kernel_tls(connection)
-        except BaseException:
-            connection.close()
+
+@dataclass(frozen=True)
+class _To:
+    """Where a connection goes, and how."""
+
+    endpoint: Endpoint
+    export_name: str
+    encryption: Encryption
+    server: NodeId
+    source_address: str
+    tls_dir: Path
+
+
+def _connect(family: Family, path: PathName, to: _To) -> int:
+    """The index of its device."""
+    connection, negotiated = _handshake(to)
+    with connection:
+        return _hand_over(family, connection, negotiated, path)
+
+
+def _disconnect(family: Family, index: int) -> None:
+    try:
+        nbd_netlink.disconnect(family, index)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # nothing is connected there any more
             raise
-        return connection, negotiated
+
+
+def _handshake(to: _To) -> tuple[socket.socket, Negotiated]:
+    start_tls: Callable[[socket.socket], ssl.SSLSocket] | None = None
+    if to.encryption is Encryption.TLS:
+        context = nbd_tls.client_context(to.tls_dir)
+        start_tls = lambda plain: nbd_tls.start(context, plain, to.server)  # noqa: E731
+    connection = _dial(to.endpoint, to.source_address)
+    try:
+        connection, negotiated = negotiate(connection, to.export_name, start_tls)
+        if isinstance(connection, ssl.SSLSocket):
+            nbd_tls.require_kernel_tls(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, negotiated
 
 
 def _dial(endpoint: Endpoint, source_address: str) -> socket.socket:

@@ -1,5 +1,5 @@
 """NBD's handshake, client side: fixed newstyle, TLS, one export (the NBD protocol document,
-doc/proto.md of the nbd project). Blocking, with the socket's time limit: run it in a thread.
+doc/proto.md of the nbd project). Blocking, with the socket's time limit: by way of `calls.py`.
 """
 
 import socket

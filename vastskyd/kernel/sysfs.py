@@ -20,7 +20,7 @@ def attribute(path: Path) -> str | None:
 
 
 def write_attribute(path: Path, value: str) -> None:
-    """May sleep: run it in a thread. OSError as the kernel says."""
+    """May sleep: by way of `calls.py`. OSError as the kernel says."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())

@@ -18,6 +18,7 @@ from vastskyd.core.smart import SmartLimits
 from vastskyd.core.turn import Policy
 from vastskyd.exports.qsd import QemuExports
 from vastskyd.kernel import process
+from vastskyd.kernel.calls import Calls
 from vastskyd.kernel.clock import SystemClock
 from vastskyd.kernel.disks import LinuxDisks
 from vastskyd.kernel.host import HostKernel
@@ -48,8 +49,11 @@ async def _run(argv: tuple[str, ...], timeout_s: float) -> object:
 class Host:
     """Answers for the cluster that this host belongs to; `run` until cancelled."""
 
-    def __init__(self, config: Config, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, config: Config, calls: Calls, credentials: Credentials | None = None
+    ) -> None:
         self._config = config
+        self._calls = calls
         self._tuned = config
         self._credentials = credentials or Credentials(None)
         self._hub: PeerHub | None = None
@@ -125,7 +129,7 @@ class Host:
     async def _live(self, identity: Identity) -> None:
         config = self._config
         tls = founding.tls_in_use(config, self._credentials)
-        kernel = HostKernel(tls)
+        kernel = HostKernel(self._calls, tls)
         hub = self._hub = PeerHub(
             HubOptions(
                 identity=PeerIdentity(
@@ -148,7 +152,7 @@ class Host:
         ports = Ports(
             kernel=kernel,
             exports=QemuExports(config.runtime_path, tls, _run),
-            disks=LinuxDisks(),
+            disks=LinuxDisks(self._calls),
             smart=LinuxSmart(),
             peers=hub,
             clock=self._clock,
@@ -268,10 +272,10 @@ class Host:
         )
 
 
-async def let_go() -> None:
+async def let_go(calls: Calls) -> None:
     """The host shuts down, and vastskyd has stopped. Nothing is connected any more, so no
     certificate is needed."""
-    kernel = HostKernel(Path("/nonexistent"))
+    kernel = HostKernel(calls, Path("/nonexistent"))
     try:
         await LettingGo(kernel, SystemClock()).run()
     finally:
