@@ -40,7 +40,9 @@ COMMAND_LIMIT_S = 120
 WATCH_PAUSE_S = 2.0
 SILENT = (
     "systemctl status --no-pager vastskyd dbus; journalctl -q --no-pager -u vastskyd -n 60;"
-    " ps -eo pid,ppid,stat,wchan:30,etime,args; uptime"
+    " ps -eLo pid,lwp,ppid,stat,wchan:30,etime,args; uptime;"
+    " ps -eLo lwp=,stat= | awk '$2 ~ /^D/ { print $1 }' | while read t;"
+    ' do echo "== $t"; cat /proc/$t/comm /proc/$t/stack; done'
 )
 FAULT_S = (2.0, 20.0)
 CALM_S = (0.5, 8.0)

@@ -8,12 +8,14 @@ import pytest
 from tests.cluster.cluster import Cluster, Writer, eventually
 from tests.demo.copies import compare_copies
 from tests.demo.hosts import MIB
+from tests.lab.guest import Guest
 from vastskyd.core.model import AttachmentState
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("empty")]
 
 BUSY = 4  # vastskyctl's exit code
 LATEST_KILL_S = 2.0
+MAIN_PID = "systemctl show --property MainPID --value vastskyd"
 
 
 USERS = {
@@ -86,6 +88,39 @@ def test_daemons_begin_anew_under_a_mounted_volume(cluster: Cluster) -> None:
         print(writer.end())
         writer.verify()
         head.run("umount /mnt/m")
+
+
+def test_a_daemon_killed_while_the_kernel_has_a_call_of_its_is_back_at_once(
+    cluster: Cluster,
+) -> None:
+    """A disk of its host stands still, so a write to it sleeps, and cannot be killed. Its process
+    is left, and goes once the disk goes on."""
+    store = cluster["store1"]
+    for disk in store.disks:
+        store.slow_disk(disk, 1)
+    asked = cluster["head1"].begin("vastskyctl volume create waits 16M --copies 3", timeout_s=300)
+    asleep = "ps -C vastskyd-kernel -L -o stat= | grep -q ^D && pgrep -x vastskyd-kernel"
+    sleeper = eventually(
+        "it sleeps in the kernel", lambda: str(store.run(asleep, check=False).stdout).strip(), 60
+    )
+    before = store.run(MAIN_PID).stdout
+    begun_s = time.monotonic()
+    cluster.kill_daemon("store1")
+    eventually("there is another", lambda: store.run(MAIN_PID).stdout not in (before, "0\n"), 10)
+    print(f"another one after {time.monotonic() - begun_s:.1f} s")
+    eventually("it answers", lambda: store.run("vastskyctl status", 60), 30)
+    assert store.run(f"test -e /proc/{sleeper}", check=False).exit == 0
+    for disk in store.disks:
+        store.slow_disk(disk, 0)
+    eventually("the old one's call has ended", lambda: is_gone(store, sleeper), 60)
+    asked.result(300)
+    cluster.online()
+    cluster.ctl("volume delete waits --yes", 90)
+    cluster.clean()
+
+
+def is_gone(guest: Guest, pid: str) -> bool:
+    return guest.run(f"test -e /proc/{pid}", check=False).exit != 0
 
 
 def test_a_disk_is_pulled_and_plugged_in_again_while_its_volume_is_detached(
