@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -175,12 +176,11 @@ async def test_the_end_of_the_process_fails_all_calls(calls: CallsApart, gate: P
 
 
 MAKER = """
-import os, sys
+import asyncio, fcntl, functools, os, sys
 from vastskyd.kernel import apart, calls
-import asyncio, functools
-held = open(sys.argv[1], "w")
-import fcntl; fcntl.flock(held, fcntl.LOCK_EX)
 process = apart.start()
+held = open(sys.argv[1], "w")
+fcntl.flock(held, fcntl.LOCK_EX)
 async def main():
     async with calls.CallsApart(process) as made:
         print(await made.call(os.getpid, 5, "ask"), flush=True)
@@ -190,16 +190,19 @@ asyncio.run(main())
 
 
 def test_it_ends_with_its_maker_who_waits_for_nothing(tmp_path: Path, gate: Path) -> None:
-    """Killed while a call sleeps: what the maker held is free at once, and the sleeper goes when
-    it can."""
+    """Killed while a call sleeps, and while it does not run itself: what the maker held is free at
+    once, and no call begins any more."""
     lock = tmp_path / "lock"
     with subprocess.Popen(
         [sys.executable, "-c", MAKER, str(lock), str(gate)], stdout=subprocess.PIPE, text=True
     ) as maker:
         assert maker.stdout is not None
         pid = int(maker.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
         maker.kill()
         maker.wait(LIMIT_S)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     end = time.monotonic() + LIMIT_S
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < end

@@ -3,9 +3,11 @@
 An ioctl, an open, a read or a sysfs write may sleep in the kernel for as long as a leg's I/O is
 held or a disk is dying. A thread that sleeps so outlives SIGKILL, and until it wakes its process
 keeps all its locks and sockets, and systemd waits for it. Here sleeps a process that has none:
-vastskyd ends, and is started anew, whatever the kernel does.
+vastskyd ends, and is started anew, whatever the kernel does. It is killed with vastskyd, before
+anybody hears of that: no call begins once there may be another vastskyd.
 """
 
+import ctypes
 import os
 import pickle
 import signal
@@ -26,6 +28,8 @@ from vastskyd.kernel.memory import hold_memory
 HEADER = struct.Struct("=QI")
 FRAME_MAX_BYTES = 16 * MIB
 
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
 # What ps and the kernel's messages call it: 15 characters at most.
 _NAME = b"vastskyd-kernel"
 
@@ -42,10 +46,12 @@ class Apart:
 def start() -> Apart:
     """Forks it: before there are threads or an event loop."""
     ours, theirs = socket.socketpair()
+    maker = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
+            _die_with(maker)
             _serve(theirs)
         except BaseException:  # noqa: BLE001  # nothing of its maker's goes on here
             traceback.print_exc()
@@ -54,6 +60,16 @@ def start() -> Apart:
             os._exit(0)
     theirs.close()
     return Apart(pid, ours)
+
+
+def _die_with(maker: int) -> None:
+    """The kernel sends the signal before it tells of the maker's end (exit_notify in
+    kernel/exit.c)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
+    if os.getppid() != maker:
+        os._exit(0)  # it has ended just now
 
 
 def _serve(channel: socket.socket) -> None:
