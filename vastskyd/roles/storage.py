@@ -169,6 +169,7 @@ class StorageRole:
                 await self._members.enrol(disk, step)
                 step()
         await self._end_stuck_servers(step)
+        self._wipes.keep({spec.id for spec in document.extents})
         before = await self._sight()
         await self._shed_exports(document, step)
         by_disk: dict[DiskId, list[ExtentSpec]] = {}

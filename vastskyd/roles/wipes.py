@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -69,6 +69,15 @@ class Wipes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def keep(self, extents: Collection[ExtentId]) -> None:
+        """Forgets what became of others: they have gone, or their disk has."""
+        for extent in self._running.keys() - set(extents):
+            if self._running[extent].task.done():
+                del self._running[extent]
+        for extent in self._again_s.keys() - set(extents):
+            del self._again_s[extent]
+            self._failed.pop(extent, None)
 
     def start(self, disk: DiskId, spec: ExtentSpec, record: ExtentRecord) -> None:
         """Unless it is under way, or failed a moment ago."""
