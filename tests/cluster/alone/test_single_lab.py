@@ -75,7 +75,7 @@ def test_it_grows_to_three_hosts_and_one_may_go(single: Single) -> None:
         single.grow(*OTHERS)
         eventually(
             "the copies are apart",
-            lambda: all(len(set(nodes)) == 2 for nodes in single.nodes_of("grows")),
+            lambda: all(len(nodes) == len(set(nodes)) == 2 for nodes in single.nodes_of("grows")),
             240,
         )
         single.healthy("grows", limit_s=120)
