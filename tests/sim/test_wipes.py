@@ -6,7 +6,7 @@ from tests.core.test_turns import ACTIVE, IN, VOLUME, cluster, head_facts, turn
 from tests.sim.cluster import SimCluster
 from tests.sim.test_cluster import simulate
 from tests.sim.test_storage_role import START_GRAIN, Store, sim, spec
-from vastskyd.core.documents import ExtentCondition, StorageDocument
+from vastskyd.core.documents import ExtentCondition
 from vastskyd.core.ids import DiskId
 from vastskyd.core.placement import PlacedExtent
 from vastskyd.core.units import MIB
