@@ -9,7 +9,7 @@ _DIRECT = "vastskyd/kernel/direct.py"
 _SQLITE = "vastskyd/store/sqlite.py"
 _IDENTITY = "vastskyd/store/identity.py"
 _MD = "vastskyd/kernel/md.py"
-_HEAD = "vastskyd/roles/head.py"
+_EFFECTS = "vastskyd/roles/effects.py"
 _SLOTS = "vastskyd/ondisk/slots.py"
 _CODEC = "vastskyd/ondisk/codec.py"
 
@@ -145,7 +145,7 @@ MUTANTS = (
     mutant(
         "bitmap-whole-copy",
         "a returning leg is added as a new one, and copied whole",
-        _HEAD,
+        _EFFECTS,
         ("fresh = superblock is None or superblock.array_uuid != uuid", "fresh = True"),
         f"{_RETURNS}::test_a_leg_that_was_away_gets_what_it_lacks_and_no_more",
     ),

@@ -10,6 +10,7 @@ _PLAN = "vastskyd/core/plan.py"
 _LAYOUT = "vastskyd/core/layout.py"
 _ORDERS = "vastskyd/core/orders.py"
 _HEAD = "vastskyd/roles/head.py"
+_EFFECTS = "vastskyd/roles/effects.py"
 _WRITERS = "vastskyd/kernel/writers.py"
 _MANAGER = "vastskyd/roles/manager.py"
 _COMMANDS = "vastskyd/exports/commands.py"
@@ -215,8 +216,8 @@ MUTANTS = (
     mutant(
         "fence-writers-not-looked-for",
         "the head's step that ends writers ends none",
-        _HEAD,
-        ("killed = await self._kernel.dm.end_writers(step.dm_name)", "killed = ()"),
+        _EFFECTS,
+        ("killed = await dm.end_writers(step.dm_name)", "killed = ()"),
         f"{_FENCED}::test_who_writes_to_a_fenced_volume_hears_no_more_of_it",
     ),
     mutant(
@@ -270,10 +271,10 @@ MUTANTS = (
     mutant(
         "fence-wreck-stays",
         "what is left of a fenced volume is never removed",
-        _HEAD,
+        _EFFECTS,
         (
-            "                return dm.remove(step.dm_name)\n",
-            "                return dm.devices()\n",
+            "            return dm.remove(step.dm_name)\n",
+            "            return dm.devices()\n",
         ),
         f"{_FENCED}::test_a_fenced_volume_in_use_is_broken_off_and_its_name_is_free",
     ),

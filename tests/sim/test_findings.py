@@ -13,7 +13,7 @@ from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import DiskState, JobState
 from vastskyd.core.units import MIB
-from vastskyd.roles.head import retry_pause_s
+from vastskyd.roles.connections import retry_pause_s
 
 
 def test_a_volume_that_waits_for_its_leg_is_detached_once_the_leg_is_back() -> None:

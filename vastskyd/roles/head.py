@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,33 +17,22 @@ from vastskyd.core.layout import (
     plan_volume,
     plan_wrecks,
 )
-from vastskyd.core.names import LegName, PathName, array_uuid
+from vastskyd.core.names import LegName
 from vastskyd.core.sight import Sight, Trouble
 from vastskyd.core.steps import (
-    AddMember,
     AssembleArray,
-    BreakLeg,
     Connect,
     CreateArray,
     Disconnect,
-    EndWriters,
-    FailMember,
     FindArray,
-    MakeWritable,
-    MapLeg,
     MapVolume,
-    ReleaseLeg,
-    RemoveMember,
-    RemoveWreck,
-    ResizeArray,
     Step,
-    StopArray,
-    ThawArray,
-    UnmapLeg,
     UnmapVolume,
 )
 from vastskyd.core.witness import Introduction, stacks_in
-from vastskyd.ports import Clock, Kernel, LinearTarget
+from vastskyd.ports import Clock, Kernel
+from vastskyd.roles.connections import Connections
+from vastskyd.roles.effects import effect
 from vastskyd.roles.progress import Step as Stepped
 from vastskyd.roles.progress import unwatched
 from vastskyd.roles.refills import Refills
@@ -54,29 +42,10 @@ from vastskyd.roles.watching import LegWatch
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_FIRST_S = 0.2
-_BACKOFF_MOST_S = 3.0
-_DOUBLED_MOST = 8
-_ROUND_S = 0.5
 # While something is under way.
 _TICK_S = 1.0
 # Clocks are rounded: the time to wait for must not come out as none.
 _REST_LEAST_S = 0.01
-
-
-def retry_pause_s(failures: int) -> float:
-    """After so many in a row: twice as long each time, within bounds."""
-    return min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0 ** min(failures - 1, _DOUBLED_MOST))
-
-
-@dataclass
-class _Attempt:
-    """A connection being made, or one that failed: then the task ends when it is time for the
-    next try."""
-
-    task: asyncio.Task[None]
-    failures: int = 0
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,9 +79,6 @@ class _Settled:
     report: HeadReport
 
 
-_PathKey = tuple[ExtentId, int, int]
-
-
 class HeadRole:
     """`changed` is called when something finished in the background."""
 
@@ -126,7 +92,6 @@ class HeadRole:
         changed: Callable[[], None],
     ) -> None:
         self._node = node
-        self._addresses = addresses
         self._kernel = kernel
         self._clock = clock
         self._changed = changed
@@ -134,7 +99,7 @@ class HeadRole:
         self._watch = LegWatch(leg_timeout_s)
         self._refills = Refills(kernel.dm)
         self._scrubs = Scrubs(kernel.md, clock, changed)
-        self._attempts: dict[_PathKey, _Attempt] = {}
+        self._connections = Connections(addresses, kernel.nbd, clock, changed)
         self._acts: dict[VolumeId, _Act] = {}
         self._mending: dict[str, asyncio.Task[None]] = {}
         self._wanted_since_s: dict[tuple[VolumeId, int], float] = {}
@@ -153,16 +118,17 @@ class HeadRole:
 
     async def stop(self) -> None:
         """Ends what runs in the background; the stacks stay."""
-        tasks = [attempt.task for attempt in self._attempts.values()]
-        tasks += [act.task for act in self._acts.values()] + list(self._mending.values())
+        tasks = [act.task for act in self._acts.values()] + list(self._mending.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, self._scrubs.stop(), return_exceptions=True)
+        ended = (self._connections.stop(), self._scrubs.stop())
+        await asyncio.gather(*tasks, *ended, return_exceptions=True)
 
     @property
     def busy(self) -> bool:
         """Something is under way."""
-        return bool(self._acts or self._attempts or self._mending) or self._scrubs.restless
+        background = self._connections.busy or self._scrubs.restless
+        return bool(self._acts or self._mending) or background
 
     def rest_s(self, most_s: float) -> float:
         """For how long there is nothing to do if nothing happens, `most_s` at the most. What is
@@ -256,8 +222,7 @@ class HeadRole:
             for leg in segment.legs
         }
         self._refills.forget(document)
-        for key in [key for key in self._attempts if key[:2] not in extents]:
-            self._attempts.pop(key).task.cancel()
+        self._connections.keep(extents)
 
     def _plans(
         self, document: HeadDocument, sight: Sight, trouble: Mapping[ExtentId, Trouble]
@@ -297,7 +262,7 @@ class HeadRole:
         """A volume's steps are done in order, one batch at a time."""
         for step in steps:
             if isinstance(step, Connect):
-                self._start_connect(step)
+                self._connections.begin(step)
             elif isinstance(step, Disconnect):
                 self._cut(step.device)
         rest = tuple(step for step in steps if not isinstance(step, Connect | Disconnect))
@@ -313,7 +278,7 @@ class HeadRole:
                 if isinstance(step, UnmapVolume):
                     acted |= await self._unmap_volume(volume, step)
                 else:
-                    await self._effect(step)
+                    await effect(self._kernel, self._refills, step)
                     acted = True
                 if isinstance(step, CreateArray | AssembleArray | FindArray):
                     self._rates.clear()  # it may have the name of one that was there before
@@ -382,71 +347,7 @@ class HeadRole:
                 self._rates[device] = rate
                 stepped()
 
-    # --- steps --------------------------------------------------------------------------
-
-    def _effect(self, step: Step) -> Awaitable[object]:
-        dm, md = self._kernel.dm, self._kernel.md
-        match step:
-            case MapLeg():
-                return dm.ensure_leg(step.name, step.paths, step.size_bytes)
-            case ReleaseLeg():
-                return dm.release_leg(step.name)
-            case BreakLeg():
-                return dm.replace_with_error(step.name.dm_name())
-            case EndWriters():
-                return self._end_writers(step)
-            case RemoveWreck():
-                return dm.remove(step.dm_name)
-            case UnmapLeg():
-                return dm.remove(step.name.dm_name())
-            case CreateArray():
-                uuid = array_uuid(step.volume, step.segment)
-                name = f"{step.volume}-{step.segment}"
-                return md.create(uuid, name, step.legs, step.copies, step.size_bytes)
-            case AssembleArray():
-                uuid = array_uuid(step.volume, step.segment)
-                return md.assemble(uuid, f"{step.volume}-{step.segment}", step.legs)
-            case FindArray():
-                return self._find_array(step)
-            case MakeWritable():
-                return md.make_writable(step.array)
-            case AddMember():
-                return self._add_member(step)
-            case FailMember():
-                return md.fail(step.array, step.leg)
-            case RemoveMember():
-                return md.remove(step.array, step.leg)
-            case ResizeArray():
-                return md.resize(step.array, step.places)
-            case ThawArray():
-                return md.thaw(step.array)
-            case StopArray():
-                return md.stop(step.array)
-            case MapVolume():
-                targets = tuple(LinearTarget(*part) for part in step.parts)
-                return dm.ensure_linear(step.dm_name, step.name.dm_uuid(), targets, public=True)
-            case Connect() | Disconnect() | UnmapVolume():
-                raise TypeError(f"{type(step).__name__} is not done here")
-
-    async def _find_array(self, step: FindArray) -> None:
-        uuid, name = array_uuid(step.volume, step.segment), f"{step.volume}-{step.segment}"
-        found = [await self._kernel.md.superblock(leg) for leg in step.legs]
-        legs = tuple(
-            leg
-            for leg, superblock in zip(step.legs, found, strict=True)
-            if superblock is not None and superblock.array_uuid == uuid
-        )
-        if legs:
-            await self._kernel.md.assemble(uuid, name, legs)
-        else:
-            await self._kernel.md.create(uuid, name, step.legs, step.copies, step.size_bytes)
-
-    async def _add_member(self, step: AddMember) -> None:
-        superblock = await self._kernel.md.superblock(step.leg)
-        uuid = array_uuid(step.volume, step.segment)
-        fresh = superblock is None or superblock.array_uuid != uuid
-        await self._refills.begin(step.extent, step.leg)
-        await self._kernel.md.add(step.array, step.leg, fresh=fresh)
+    # --- volumes with users -------------------------------------------------------------
 
     async def _unmap_volume(self, volume: VolumeId, step: UnmapVolume) -> bool:
         """Whether anything is new: the device is gone, or so are its users or their number."""
@@ -466,68 +367,6 @@ class HeadRole:
             await self._kernel.dm.abandon(step.dm_name)
             log.error("volume %s is in use and fenced: its users get errors", volume)
         return True
-
-    async def _end_writers(self, step: EndWriters) -> None:
-        try:
-            killed = await self._kernel.dm.end_writers(step.dm_name)
-        except NotFoundError:
-            return
-        if killed:
-            log.error("%s is fenced: killed %s", step.dm_name, ", ".join(killed))
-
-    # --- connections --------------------------------------------------------------------
-
-    def _start_connect(self, step: Connect) -> None:
-        key = (step.extent, step.epoch, step.endpoint.network)
-        before = self._attempts.get(key)
-        if before is not None:
-            if not before.task.done():
-                return
-            before.task.result()  # what it did not expect is a fault of ours, and ends vastskyd
-        attempt = self._attempts[key] = _Attempt(
-            asyncio.create_task(self._connect(key, step), name=f"connect {step.extent}")
-        )
-        if before is not None:
-            attempt.failures, attempt.message = before.failures, before.message
-
-    def _until_retry_s(self, failures: int) -> float:
-        """Those of a host that is away are tried at the same time: one look serves them all."""
-        now_s, pause_s = self._clock.monotonic_s(), retry_pause_s(failures)
-        if pause_s < _ROUND_S:
-            return pause_s
-        return math.ceil((now_s + pause_s) / _ROUND_S) * _ROUND_S - now_s
-
-    async def _connect(self, key: _PathKey, step: Connect) -> None:
-        network = step.endpoint.network
-        source = self._addresses[network] if network < len(self._addresses) else ""
-        try:
-            await self._kernel.nbd.connect(
-                PathName(step.extent, step.epoch, network),
-                step.endpoint,
-                step.export_name,
-                step.encryption,
-                step.server,
-                source,
-            )
-        except VastskyError as error:
-            attempt = self._attempts.get(key)
-            if attempt is not None:
-                attempt.failures += 1
-                if attempt.message != error.message:
-                    log.warning("leg %s by network %d: %s", step.extent, network, error.message)
-                attempt.message = error.message
-                await self._clock.sleep(self._until_retry_s(attempt.failures))
-        else:
-            attempt = self._attempts.pop(key, None)
-            if attempt is not None and attempt.failures:
-                log.info(
-                    "leg %s by network %d: connected after %d tries",
-                    step.extent,
-                    network,
-                    attempt.failures + 1,
-                )
-        finally:
-            self._changed()
 
 
 def _is_done(plan: Plan) -> bool:
