@@ -16,7 +16,7 @@ from vastskyd.core.documents import (
 )
 from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
-from vastskyd.core.layout import Plan, plan_teardown, plan_volume, plan_wrecks
+from vastskyd.core.layout import Plan, plan_volume
 from vastskyd.core.model import Encryption, Layout, LegState
 from vastskyd.core.names import LegName, volume_dm_name
 from vastskyd.core.sight import (
@@ -46,6 +46,7 @@ from vastskyd.core.steps import (
     StopArray,
     UnmapVolume,
 )
+from vastskyd.core.teardown import plan_teardown, plan_wrecks
 from vastskyd.core.units import MIB
 
 VOLUME = VolumeId("a" * 24)

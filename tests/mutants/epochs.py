@@ -8,6 +8,7 @@ _WISHES = "vastskyd/core/wishes.py"
 _MOVING = "vastskyd/core/moving.py"
 _PLAN = "vastskyd/core/plan.py"
 _LAYOUT = "vastskyd/core/layout.py"
+_TEARDOWN = "vastskyd/core/teardown.py"
 _ORDERS = "vastskyd/core/orders.py"
 _HEAD = "vastskyd/roles/head.py"
 _EFFECTS = "vastskyd/roles/effects.py"
@@ -189,7 +190,7 @@ MUTANTS = (
     mutant(
         "fence-writers-live",
         "what is held fails while the programs that wrote it live",
-        _LAYOUT,
+        _TEARDOWN,
         (
             "        released += [EndWriters(seen.dm_name)] if seen is not None else []\n",
             "",
@@ -199,7 +200,7 @@ MUTANTS = (
     mutant(
         "fence-writers-end-late",
         "all legs are broken before the writers are ended",
-        _LAYOUT,
+        _TEARDOWN,
         ("for leg in used if sight.works(leg)]", "for leg in used]"),
         f"{_AT_HEAD}::test_writers_end_before_what_is_held_fails",
     ),

@@ -10,13 +10,7 @@ import msgspec
 from vastskyd.core.documents import HeadDocument, HeadReport, VolumeCondition, VolumeSpec
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
-from vastskyd.core.layout import (
-    Plan,
-    plan_orphan_paths,
-    plan_teardown,
-    plan_volume,
-    plan_wrecks,
-)
+from vastskyd.core.layout import Plan, plan_volume
 from vastskyd.core.names import LegName
 from vastskyd.core.sight import Sight, Trouble
 from vastskyd.core.steps import (
@@ -29,6 +23,7 @@ from vastskyd.core.steps import (
     Step,
     UnmapVolume,
 )
+from vastskyd.core.teardown import plan_orphan_paths, plan_teardown, plan_wrecks
 from vastskyd.core.witness import Introduction, stacks_in
 from vastskyd.ports import Clock, Kernel
 from vastskyd.roles.connections import Connections

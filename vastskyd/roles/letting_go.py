@@ -13,7 +13,6 @@ from collections.abc import Awaitable
 
 from vastskyd.core.errors import BusyError, NotFoundError, VastskyError
 from vastskyd.core.ids import VolumeId
-from vastskyd.core.layout import plan_orphan_paths, plan_teardown
 from vastskyd.core.sight import SeenLeg, Sight, Trouble, kernel_name
 from vastskyd.core.steps import (
     BreakLeg,
@@ -24,6 +23,7 @@ from vastskyd.core.steps import (
     UnmapLeg,
     UnmapVolume,
 )
+from vastskyd.core.teardown import plan_orphan_paths, plan_teardown
 from vastskyd.ports import Clock, Kernel
 from vastskyd.roles.sighting import LOCAL, observe
 
