@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("empty")]
 
 BUSY = 4  # vastskyctl's exit code
 LATEST_KILL_S = 2.0
+FOUND = "journalctl -q -u vastskyd --grep 'of an earlier vastskyd, ended now'"
 MAIN_PID = "systemctl show --property MainPID --value vastskyd"
 
 
@@ -110,6 +111,8 @@ def test_a_daemon_killed_while_the_kernel_has_a_call_of_its_is_back_at_once(
     print(f"another one after {time.monotonic() - begun_s:.1f} s")
     eventually("it answers", lambda: store.run("vastskyctl status", 60), 30)
     assert store.run(f"test -e /proc/{sleeper}", check=False).exit == 0
+    assert f"vastskyd-kernel (pid {sleeper})" in store.run(FOUND).stdout
+    assert f" {sleeper} " in store.run("systemctl status --no-pager vastskyd").stdout
     for disk in store.disks:
         store.slow_disk(disk, 0)
     eventually("the old one's call has ended", lambda: is_gone(store, sleeper), 60)
