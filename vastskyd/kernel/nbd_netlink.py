@@ -150,8 +150,8 @@ def dead_links(datagram: bytes) -> tuple[int, ...]:
 
 
 def exchange(family: int, command: int, content: bytes) -> dict[int, bytes]:
-    """One request and its answer's attributes. OSError as the kernel says. May sleep: run it in
-    a thread. Of one socket's life, so that a late answer is nobody's."""
+    """One request and its answer's attributes. OSError as the kernel says. May sleep: by way
+    of `calls.py`. Of one socket's life, so that a late answer is nobody's."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_GENERIC) as netlink:
         netlink.settimeout(TIMEOUT_S)
         netlink.bind((0, 0))
