@@ -171,11 +171,11 @@ class Chaos:
     def good(self) -> None:
         """All is mended: the hosts and disks are there, the writers write, the copies are good."""
         self.cluster.online(BACK_LIMIT_S)
-        eventually(
-            "all disks are used again",
-            lambda: {disk.state for disk in self.cluster.hosts.disks()} == {"online"},
-            BACK_LIMIT_S,
-        )
+        try:
+            eventually("all disks are used again", self._disks_online, BACK_LIMIT_S)
+        except DemoError:
+            self.say("\n".join(str(disk) for disk in self.cluster.hosts.disks()))
+            raise
         for name, writer in self.writers.items():
             self.cluster.attached(name, BACK_LIMIT_S)
             writer.verify()
@@ -184,6 +184,9 @@ class Chaos:
             self.cluster.healthy(name, limit_s=BACK_LIMIT_S)
         stalls = {name: writer.stall() for name, writer in self.writers.items()}
         self.say("  good; longest waits " + ", ".join(f"{n} {s:.1f} s" for n, s in stalls.items()))
+
+    def _disks_online(self) -> bool:
+        return {disk.state for disk in self.cluster.hosts.disks()} == {"online"}
 
     def resume(self, name: str) -> None:
         """The writer goes on, if its head lost its power and has the volume again."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from vastskyd.core.errors import BusyError, DeviceError, NotFoundError
+from vastskyd.core.errors import BusyError, DeviceError, LateError, NotFoundError
 from vastskyd.kernel import apart, direct, sysfs
 from vastskyd.kernel.calls import STUCK_MAX, CallsApart
 
@@ -107,9 +107,9 @@ async def test_large_frames_pass_and_too_large_ones_are_refused(calls: CallsApar
 async def test_a_late_call_is_given_up_and_its_lane_closed_until_it_returns(
     calls: CallsApart, gate: Path
 ) -> None:
-    with pytest.raises(DeviceError, match=r"suspend x: the kernel did not answer within 0\.1 s"):
+    with pytest.raises(LateError, match=r"suspend x: the kernel did not answer within 0\.1 s"):
         await calls.call(partial(passes, gate), 0.1, "suspend x", lane="x")
-    with pytest.raises(DeviceError, match="an earlier call has not returned: suspend x"):
+    with pytest.raises(LateError, match="an earlier call has not returned: suspend x"):
         await calls.call(partial(abs, 1), 5, "resume x", lane="x")
     assert await calls.call(partial(abs, 1), 5, "resume y", lane="y") == 1
     open_gate(gate)

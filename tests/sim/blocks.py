@@ -15,7 +15,7 @@ import msgspec
 
 from tests.sim.contents import Contents
 from tests.sim.loop import Signal, context_of
-from vastskyd.core.errors import DeviceError, NotFoundError
+from vastskyd.core.errors import DeviceError, LateError, NotFoundError
 from vastskyd.core.units import GRAIN_BYTES
 
 T = TypeVar("T")
@@ -25,10 +25,6 @@ CALL_TIMEOUT_S = 10.0
 
 class IoError(Exception):
     """EIO."""
-
-
-class CallTimeoutError(DeviceError):
-    """The kernel is not done; it goes on."""
 
 
 class PowerLostError(Exception):
@@ -122,6 +118,7 @@ class KernelState:
         self.changes = 0
         self.changed = Signal()
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._late: dict[asyncio.Task[Any], tuple[str, str]] = {}
         self._context = context_of(host)
 
     def notify(self) -> None:
@@ -159,11 +156,17 @@ class KernelState:
         coro: Coroutine[Any, Any, T],
         timeout_s: float,
         *,
+        lane: str = "",
         a_process: bool = False,
     ) -> T:
         """For port methods: what the kernel does is not undone if the caller goes away, and a
-        caller does not wait for ever. Raises DeviceError for EIO and after `timeout_s`. A process
-        that takes longer is killed, wherever it is."""
+        caller does not wait for ever. Raises DeviceError for EIO, and LateError after `timeout_s`
+        and in a `lane` with a call that is late. A process that takes longer is killed, wherever
+        it is."""
+        for late_lane, earlier in self._late.values():
+            if late_lane == lane:
+                coro.close()
+                raise LateError(f"{what}: an earlier call has not returned: {earlier}")
         task = self.spawn(coro)
         try:
             done, _ = await asyncio.wait((task,), timeout=timeout_s)
@@ -174,7 +177,9 @@ class KernelState:
         if not done:
             if a_process:
                 task.cancel()
-            raise CallTimeoutError(f"{self.host}: {what}: not done within {timeout_s:g} s")
+            elif lane:
+                self._late[task] = (lane, what)
+            raise LateError(f"{self.host}: {what}: not done within {timeout_s:g} s")
         if task.cancelled():
             raise PowerLostError(self.host)
         try:
@@ -198,5 +203,6 @@ class KernelState:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
+        self._late.pop(task, None)
         if not task.cancelled():
             task.exception()  # a caller that gave up waiting does not fetch it

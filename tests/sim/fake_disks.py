@@ -235,14 +235,16 @@ class FakeDisks:
 
     async def read_slots(self, path: str) -> SlotBytes:
         async with self._door.step("disks.read_slots"):
-            block = self._usable(path)
-            if block.media.slow_s:
-                await asyncio.sleep(block.media.slow_s)
-                block.took_s += block.media.slow_s
-                block = self._usable(path)
-            block.media.done += 1
-            content = block.media.slots
-            return SlotBytes(tuple(each.ljust(SLOT_BYTES, b"\0") for each in content))
+            work = self._read_slots(self._usable(path))
+            return await self._kernel.call("read of slots", work, CALL_TIMEOUT_S, lane=path)
+
+    async def _read_slots(self, block: DiskBlock) -> SlotBytes:
+        if block.media.slow_s:
+            await asyncio.sleep(block.media.slow_s)
+            block.took_s += block.media.slow_s
+            self._usable(block.path)
+        block.media.done += 1
+        return SlotBytes(tuple(each.ljust(SLOT_BYTES, b"\0") for each in block.media.slots))
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
         async with self._door.step("disks.write_slot"):
@@ -250,7 +252,7 @@ class FakeDisks:
                 raise DeviceError(f"{len(content)} bytes do not fit a slot")
             block = self._usable(path)
             work = self._write_slot(block, slot, content)
-            await self._kernel.call("write of a slot", work, CALL_TIMEOUT_S)
+            await self._kernel.call("write of a slot", work, CALL_TIMEOUT_S, lane=path)
 
     async def _write_slot(self, block: DiskBlock, slot: int, content: bytes) -> None:
         block.writing[slot] = content
@@ -277,7 +279,7 @@ class FakeDisks:
             if block.users:
                 raise ConflictError(f"{path} is in use: {block.users[0]}")
             work = self._erase(block)
-            await self._kernel.call("erase", work, CALL_TIMEOUT_S)
+            await self._kernel.call("erase", work, CALL_TIMEOUT_S, lane=path)
 
     async def _erase(self, block: DiskBlock) -> None:
         """Both ends: the slots are before the area of the extents."""
@@ -293,7 +295,7 @@ class FakeDisks:
             first, count = grains(offset_bytes), grains(length_bytes)
             work = self._wipe(self._usable(path), first, count)
             timeout_s = CALL_TIMEOUT_S + 2 * WIPE_S_PER_GRAIN * count
-            await self._kernel.call("wipe", work, timeout_s)
+            await self._kernel.call("wipe", work, timeout_s, lane=f"wipe {path}")
 
     async def _wipe(self, block: DiskBlock, first: int, count: int) -> None:
         """Grain by grain: a power cut finds it half done."""

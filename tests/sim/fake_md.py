@@ -11,7 +11,6 @@ from tests.sim.blocks import (
     CALL_TIMEOUT_S,
     Bio,
     Block,
-    CallTimeoutError,
     IoError,
     KernelState,
     Op,
@@ -56,25 +55,10 @@ class FakeMd:
         self._kernel = kernel
         self._door = door
         self._making = asyncio.Lock()
-        self._late: dict[str, str] = {}
 
     async def _change(self, array: FakeArray, what: str, work: Coroutine[Any, Any, T]) -> T:
         """Refused while an earlier one, whose caller has gone, has not come to its end."""
-
-        async def last() -> T:
-            try:
-                return await work
-            finally:
-                self._late.pop(array.path, None)
-
-        if array.path in self._late:
-            work.close()
-            raise DeviceError(f"{what}: an earlier call has not returned: {self._late[array.path]}")
-        try:
-            return await self._kernel.call(what, last(), CALL_TIMEOUT_S)
-        except CallTimeoutError:
-            self._late[array.path] = what
-            raise
+        return await self._kernel.call(what, work, CALL_TIMEOUT_S, lane=f"md:{array.path}")
 
     def _all(self) -> tuple[FakeArray, ...]:
         return tuple(b for b in self._kernel.blocks.values() if isinstance(b, FakeArray))

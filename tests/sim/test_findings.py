@@ -8,6 +8,7 @@ from tests.sim.accidents import Plots
 from tests.sim.cluster import SimCluster
 from tests.sim.faults import Fault, FaultKind
 from tests.sim.test_cluster import at_the_end, attached, health, legs_on, simulate
+from tests.sim.test_matrix import media_of
 from vastskyd.core import api
 from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.ids import NodeId
@@ -196,3 +197,26 @@ def test_a_manager_whose_disk_is_full_says_so_and_goes_on() -> None:
         return "leg-lost" in await cluster.events()
 
     simulate(body, lambda: SimCluster(53))
+
+
+def test_a_disk_too_slow_for_its_description_is_used_again_once_it_is_quick() -> None:
+    """A call that was late counted as a refusal, and the second made the disk failed for good."""
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster)
+        media = media_of(cluster, "s1")
+        media.slow_s = 45.0
+        for name in ("w1", "w2", "w3"):
+            await cluster.start_job(api.CreateVolume(name=name, size_bytes=16 * MIB, copies=3))
+        await asyncio.sleep(180)
+        media.slow_s = 0.0
+        await asyncio.sleep(60)
+        assert "disk-failed" not in await cluster.events()
+        states = {disk.state for disk in cluster.state().disks.values()}
+        assert states == {DiskState.ONLINE}
+        await cluster.until("redundant", 60, cluster.redundant)
+        for name in ("w1", "w2", "w3"):
+            await cluster.delete(name)
+        await at_the_end(cluster)
+
+    simulate(body, lambda: SimCluster(54))

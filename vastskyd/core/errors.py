@@ -79,6 +79,11 @@ class DeviceError(VastskyError):
     code = "Device"
 
 
+class LateError(DeviceError):
+    """The kernel has not answered in time: it may still do what was asked. To others a
+    DeviceError."""
+
+
 class DamagedError(VastskyError):
     """What is stored does not check out: a bad checksum, an unknown version."""
 

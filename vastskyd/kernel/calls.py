@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from vastskyd.core.errors import DeviceError
+from vastskyd.core.errors import DeviceError, LateError
 from vastskyd.kernel.apart import FRAME_MAX_BYTES, HEADER, Apart
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _REAP_PAUSES_S = (0, 0.01, 0.03, 0.1, 0.3)
 
 class Calls(Protocol):
     async def call(self, act: Callable[[], T], timeout_s: float, what: str, *, lane: str = "") -> T:
-        """`act()`, elsewhere. DeviceError naming `what` if it takes longer than `timeout_s`; it
+        """`act()`, elsewhere. LateError naming `what` if it takes longer than `timeout_s`; it
         may still complete afterwards. Until it does, further calls in the same `lane` (a
         device's name, say) are refused, so that a device that is asked again and again does not
         collect sleeping calls."""
@@ -96,7 +96,7 @@ class CallsApart:
 
     async def call(self, act: Callable[[], T], timeout_s: float, what: str, *, lane: str = "") -> T:
         if (earlier := self._late(lane)) is not None:
-            raise DeviceError(f"{what}: an earlier call has not returned: {earlier.what}")
+            raise LateError(f"{what}: an earlier call has not returned: {earlier.what}")
         if len(self._sleeping) >= STUCK_MAX:
             raise DeviceError(f"{what}: {STUCK_MAX} earlier kernel calls have not returned")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -109,7 +109,7 @@ class CallsApart:
             if answer.done() and not answer.cancelled():
                 raise  # the act's own TimeoutError
             call.late = True
-            raise DeviceError(
+            raise LateError(
                 f"{what}: the kernel did not answer within {timeout_s:g} s",
                 hint="I/O may be held below it: look at its legs",
             ) from error

@@ -13,7 +13,13 @@ from vastskyd.core.documents import (
     DiskFact,
     DiskSpec,
 )
-from vastskyd.core.errors import ConflictError, DamagedError, NotFoundError, VastskyError
+from vastskyd.core.errors import (
+    ConflictError,
+    DamagedError,
+    LateError,
+    NotFoundError,
+    VastskyError,
+)
 from vastskyd.core.ids import ClusterId, DiskId
 from vastskyd.core.model import SmartHealth
 from vastskyd.core.offers import match
@@ -266,7 +272,7 @@ class Members:
     ) -> None:
         """Writes the description as `change` makes it; durable on return. One change after the
         other: none is lost. A disk that refuses it has failed, if it does so again after the next
-        rescan: one that was pulled out is missing."""
+        rescan: one that was pulled out is missing, and one that is late is slow."""
         member = self._here[disk]
         async with member.writing:
             description = change(member.description)
@@ -274,7 +280,7 @@ class Members:
                 return
             try:
                 member.current = await self._write(member.path, description, member.current)
-            except DamagedError:
+            except (DamagedError, LateError):
                 raise
             except VastskyError as error:
                 if member.refused_at is None:
