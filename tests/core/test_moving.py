@@ -30,7 +30,7 @@ from vastskyd.core.model import (
     Role,
     Volume,
 )
-from vastskyd.core.moving import move
+from vastskyd.core.moving import let_go, move
 from vastskyd.core.orders import orders
 from vastskyd.core.plan import advance
 from vastskyd.core.state import Draft
@@ -170,6 +170,59 @@ def test_a_report_of_the_epoch_before_changes_nothing() -> None:
     advance(turn)
     assert attachment(turn).state is ATTACHING
     assert the(turn).segments[0].in_sync() == (extent_id(0), extent_id(1))
+
+
+# --- heads that could not be fenced -----------------------------------------------------------
+
+
+def given_up(facts: Facts, legs: int = 3) -> Turn:
+    """A move from HEAD to OTHER that came to nothing."""
+    turn = moved(legs, facts)
+    let_go(turn, the(turn), attachment(turn))
+    return turn
+
+
+def test_what_is_not_fenced_counts_as_the_last_heads_and_is_exported_to_nobody() -> None:
+    facts = facts_of(3)
+    gone(facts, HEAD, storage(1), storage(2))
+    turn = given_up(facts)
+    advance(turn)
+    on = attachment(turn)
+    assert (on.head, on.state, on.epoch) == (HEAD, AttachmentState.UNFENCED, 4)
+    told = orders(turn)
+    assert told[HEAD].head.volumes == told[OTHER].head.volumes == ()
+    for number in range(3):
+        (spec,) = told[storage(number)].storage.extents
+        assert (spec.epoch, spec.head, spec.export_key) == (4, None, "")
+
+
+@pytest.mark.parametrize(("fenced", "enough"), [(1, False), (2, True)])
+def test_it_is_detached_once_a_recovery_quorum_is_fenced(fenced: int, enough: bool) -> None:
+    facts = facts_of(3)
+    gone(facts, HEAD)
+    for number in range(fenced):
+        on_extent(facts, number, epoch=4)
+    turn = given_up(facts)
+    advance(turn)
+    assert (the(turn).attachment is None) == enough
+
+
+def test_a_move_that_follows_one_that_was_not_fenced_fences_the_first_head() -> None:
+    facts = facts_of(3)
+    turn = moved(3, facts)
+    move(turn, the(turn), HEAD, "because")
+    move(turn, the(turn), OTHER, "because")
+    assert attachment(turn).fences == HEAD
+    let_go(turn, the(turn), attachment(turn))
+    move(turn, the(turn), OTHER, "because")
+    assert (attachment(turn).fences, attachment(turn).epoch) == (HEAD, 7)
+
+
+def test_a_volume_that_nobody_had_is_nobodys_again() -> None:
+    turn = turn_of(Draft(cluster((IN, IN), None)), facts_of(2))
+    move(turn, the(turn), HEAD)
+    let_go(turn, the(turn), attachment(turn))
+    assert attachment(turn).state is AttachmentState.DETACHING
 
 
 # --- moving by itself -------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from vastskyd.core.errors import DamagedError
 from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
+    TOLD,
     Attachment,
     AttachmentState,
     Cluster,
@@ -202,12 +203,13 @@ def test_what_nodes_are_told(
         )
     told = orders(turn(cluster(states, attachment), facts))
     volumes = told[HEAD].head.volumes
-    assert bool(volumes) == (attachment not in (None, AttachmentState.FENCING))
+    assert bool(volumes) == (attachment in TOLD)
     for number, state in enumerate(states):
         (spec,) = told[NodeId(f"s{number}")].storage.extents
         assert spec.wish is ExtentWish.KEEP
         assert spec.epoch == 3
-        served = attachment is not None and state is not LegState.FAILED
+        given = attachment not in (None, AttachmentState.UNFENCED)
+        served = given and state is not LegState.FAILED
         assert spec.head == (HEAD if served else None)
         assert bool(spec.export_key) == served
     for volume in volumes:

@@ -145,7 +145,7 @@ MUTANTS = (
         "fence-head-told-early",
         "a head has the volume in its document while the old one is being fenced",
         _ORDERS,
-        ("and volume.attachment.state is not AttachmentState.FENCING", ""),
+        ("        and volume.attachment.state in TOLD\n", ""),
         f"{_MOVES}::test_while_the_old_head_is_being_fenced_no_head_has_the_volume",
     ),
     mutant(

@@ -1,14 +1,16 @@
 """Volumes that move: by an administrator's word, or because their head is unreachable."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.sim.cluster import SimCluster
 from tests.sim.test_cluster import at_the_end, attached, simulate, writing
-from vastskyd.core import api
-from vastskyd.core.errors import ConflictError
-from vastskyd.core.ids import NodeId
+from vastskyd.core import answers, api
+from vastskyd.core.errors import BusyError, ConflictError, UnreachableError
+from vastskyd.core.ids import JobId, NodeId
+from vastskyd.core.model import AttachmentState
 
 
 async def set_standby(cluster: SimCluster, *heads: str) -> None:
@@ -103,3 +105,79 @@ def test_a_failover_from_a_head_that_works() -> None:
         await at_the_end(cluster, "h1")
 
     simulate(body, lambda: SimCluster(35))
+
+
+# --- a head that could not be fenced ----------------------------------------------------------
+
+
+async def _is_given_up(cluster: SimCluster, job: JobId) -> None:
+    within_s = cluster.policy.attach_timeout_s + 10
+    async with asyncio.timeout(within_s):
+        ended = await cluster.job(cluster.state().jobs[job])
+    assert ended.error_code == UnreachableError.code
+
+
+async def _is_cancelled(cluster: SimCluster, job: JobId) -> None:
+    await cluster.ask(api.CancelJob(job=job))
+
+
+async def _is_to_be_detached(cluster: SimCluster, job: JobId) -> None:
+    await cluster.start_job(api.DetachVolume(volume="v"))
+
+
+@pytest.mark.parametrize("ends", [_is_given_up, _is_cancelled, _is_to_be_detached])
+def test_a_volume_counts_as_its_last_heads_until_that_one_is_fenced(
+    ends: Callable[[SimCluster, JobId], Awaitable[None]],
+) -> None:
+    """The head is cut off together with the hosts of its legs: it goes on acknowledging. A failover
+    that came to nothing left the volume "not attached", and it could be deleted."""
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, head="h2")
+        cluster.world.partition("h2", "s1", "s2", "s3")
+        await asyncio.sleep(20)
+        job = await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
+        await asyncio.sleep(5)
+        await ends(cluster, job.id)
+        await asyncio.sleep(20)
+        before = cluster.checker.acknowledged
+        await asyncio.sleep(20)
+        assert cluster.checker.acknowledged > before
+        view = await cluster.volume("v")
+        assert (view.head, view.attachment) == ("h2", AttachmentState.UNFENCED)
+        assert (view.health, view.device) == ("unknown", "")
+        assert "may still write to it" in view.message
+        with pytest.raises(BusyError, match="h2 had it last and is not fenced"):
+            await cluster.ask(api.DeleteVolume(volume="v"))
+        cluster.world.heal()
+        await cluster.until("detached", 60, lambda: not cluster.owner("v"))
+        await cluster.until("torn down", 60, lambda: not cluster.stacks("h2"))
+        await cluster.attach(head="h1")
+        await cluster.checker.read_all("h1", "v")
+        await at_the_end(cluster, "h1")
+
+    simulate(body, lambda: SimCluster(36))
+
+
+@pytest.mark.parametrize("head", ["h1", "h2"])
+def test_a_volume_whose_last_head_was_not_fenced_can_be_attached(head: str) -> None:
+    """Elsewhere once there are enough legs within reach, and on that head again."""
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, head="h2")
+        cluster.world.partition("h2", "s1", "s2", "s3")
+        await asyncio.sleep(20)
+        job = await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
+        await asyncio.sleep(5)
+        await cluster.ask(api.CancelJob(job=job.id))
+        cluster.world.heal()
+        await cluster.until("h2 is back", 60, lambda: _is_online(cluster, "h2"))
+        await cluster.attach(head=head)
+        await cluster.checker.read_all(head, "v")
+        await at_the_end(cluster, head)
+
+    async def _is_online(cluster: SimCluster, name: str) -> bool:
+        shown: answers.NodeList = await cluster.ask(api.ListNodes())
+        return any(node.id == name and node.state == "online" for node in shown.nodes)
+
+    simulate(body, lambda: SimCluster(37))

@@ -23,7 +23,7 @@ from vastskyd.core.errors import (
     from_code,
 )
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import Job, JobState
+from vastskyd.core.model import AttachmentState, Job, JobState
 
 if TYPE_CHECKING:
     from vastskyd.cli.client import Client
@@ -108,7 +108,7 @@ def _taken(client: "Client", name: str, deadline_s: float) -> answers.LocalVolum
 def _attach(client: "Client", name: str, me: str) -> Job | None:
     """The job that was begun; None: it is attached here, or still on its way off."""
     view = one_volume(client, name)
-    if view.head and view.head != me:
+    if view.head and view.head != me and view.attachment is not AttachmentState.UNFENCED:
         raise BusyError(
             f"volume {name} is {view.attachment or 'attached'} on {view.head}",
             hint=f"detach it there first; if {view.head} is lost: 'vastskyctl volume failover"

@@ -18,7 +18,7 @@ from vastskyd.core.model import Record
 _COLOURS = {
     "green": "ok online redundant in-sync done attached available passed",
     "yellow": "degraded rebuilding behind joining enrolling draining retiring creating fencing"
-    " attaching detaching running warning unknown",
+    " attaching detaching unfenced running warning unknown",
     "red": "critical unreachable failed failing stalled unavailable error",
 }
 _COLOUR_OF = {word: colour for colour, words in _COLOURS.items() for word in words.split()}

@@ -31,6 +31,9 @@ _GOOD = (LegState.IN_SYNC, LegState.JOINING)
 def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
     """The word, and a sentence that says why, if it is not redundant."""
     attachment = volume.given()
+    if attachment is not None and attachment.state is AttachmentState.UNFENCED:
+        said = f"{attachment.head} had it last, is not fenced and may still write to it"
+        return Health.UNKNOWN, said
     if attachment is not None and attachment.state is not AttachmentState.FENCING:
         head = turn.facts[attachment.head]
         if not head.online:

@@ -268,11 +268,17 @@ class AttachmentState(StrEnum):
     ATTACHING = "attaching"  # the head builds its stack
     ATTACHED = "attached"
     DETACHING = "detaching"  # the head takes its stack down
+    UNFENCED = "unfenced"  # nobody is to have it; the head had it last, and may still write
+
+
+TOLD = (AttachmentState.ATTACHING, AttachmentState.ATTACHED, AttachmentState.DETACHING)
+"""Of an attachment in one of these its head knows."""
 
 
 class Attachment(Record):
     """A volume on a head. `export_key` is the unguessable part of its exports' names; `forced`:
-    an administrator accepted fewer legs than the recovery quorum.
+    an administrator accepted fewer legs than the recovery quorum; `fences`: while it is being
+    fenced, the head that had it for use before.
 
     `mending`: nobody asked for it. Its legs are made whole, and nobody can use it there; `then` is
     the head that gets it for use as soon as this one has let go of it.
@@ -286,6 +292,7 @@ class Attachment(Record):
     forced: bool = False
     mending: bool = False
     then: NodeId | None = None
+    fences: NodeId | None = None
 
 
 class Scrub(Record):

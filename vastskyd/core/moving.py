@@ -46,8 +46,31 @@ def give(
         since_s=turn.wall_s,
         forced=forced,
         mending=mending,
+        fences=_last_user(volume.attachment),
     )
     turn.draft.put(msgspec.structs.replace(volume, epoch=epoch, attachment=attachment))
+
+
+def _last_user(on: Attachment | None) -> NodeId | None:
+    """The head that may still use the volume: one that is being given it does not yet."""
+    if on is None or on.mending:
+        return None
+    return on.fences if on.state is AttachmentState.FENCING else on.head
+
+
+def let_go(turn: Turn, volume: Volume, on: Attachment) -> None:
+    """Nobody is to have the volume any more. While the head that had it last is not fenced it
+    counts as that one's: it may still acknowledge writes."""
+    if on.state is AttachmentState.FENCING and on.fences is not None:
+        after = msgspec.structs.replace(
+            on, head=on.fences, state=AttachmentState.UNFENCED, fences=None, forced=False
+        )
+    elif on.state is AttachmentState.UNFENCED:
+        return
+    else:
+        after = msgspec.structs.replace(on, state=AttachmentState.DETACHING, then=None)
+    after = msgspec.structs.replace(after, since_s=turn.wall_s)
+    turn.draft.put(msgspec.structs.replace(volume, attachment=after))
 
 
 def next_standby(turn: Turn, volume: Volume) -> NodeId | None:
@@ -66,7 +89,7 @@ def fail_over(turn: Turn) -> None:
         attachment = volume.attachment
         if attachment is None or attachment.mending:
             continue
-        if attachment.state is AttachmentState.DETACHING:
+        if attachment.state in (AttachmentState.DETACHING, AttachmentState.UNFENCED):
             continue
         away_s = turn.facts[attachment.head].unreachable_s(turn.monotonic_s)
         patience_s = patience_with(turn, attachment.head)

@@ -20,6 +20,7 @@ from vastskyd.core.documents import (
 from vastskyd.core.evacuating import leaving_leg
 from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import (
+    TOLD,
     Attachment,
     AttachmentState,
     Disk,
@@ -107,7 +108,9 @@ def _extent_spec(
     released = extent.state is ExtentState.RELEASED or volume is None
     attachment = None if volume is None or released else volume.attachment
     failed = leg is not None and leg.state is LegState.FAILED
-    to = attachment.head if attachment and not failed and attachment.head != disk.node else None
+    to = None
+    if attachment and attachment.state is not AttachmentState.UNFENCED and not failed:
+        to = attachment.head if attachment.head != disk.node else None
     return ExtentSpec(
         id=extent.id,
         disk=extent.disk,
@@ -183,7 +186,7 @@ def _head_document(
         for volume in turn.draft.volumes.values()
         if volume.attachment is not None
         and volume.attachment.head == node.id
-        and volume.attachment.state is not AttachmentState.FENCING
+        and volume.attachment.state in TOLD
     ]
     return HeadDocument(
         volumes=tuple(volumes),

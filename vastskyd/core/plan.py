@@ -38,7 +38,7 @@ from vastskyd.core.model import (
     Volume,
     VolumeState,
 )
-from vastskyd.core.moving import FIRST_WORD_S, fail_over
+from vastskyd.core.moving import FIRST_WORD_S, fail_over, let_go
 from vastskyd.core.offers import (
     UNASKED,
     follow_candidates,
@@ -293,7 +293,9 @@ def _awaited(turn: Turn, segment: Segment, fenced: list[ExtentId]) -> bool:
     return False
 
 
-def _fencing(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+def _short(turn: Turn, volume: Volume, attachment: Attachment) -> str:
+    """Which segment has too few legs fenced off all heads before; empty: the old head can
+    acknowledge nothing any more, and what it acknowledged is within reach."""
     short = ""
     for segment in volume.segments:
         fenced = fenced_legs(turn, segment, attachment.epoch)
@@ -306,15 +308,21 @@ def _fencing(turn: Turn, volume: Volume, attachment: Attachment) -> None:
                 f"segment {segment.index} has {len(fenced)} of {committed} in-sync legs within"
                 f" reach and needs {need}"
             )
-        elif _awaited(turn, segment, fenced):
-            return
-    if short:
+    return short
+
+
+def _fencing(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    if short := _short(turn, volume, attachment):
         _give_up_late_attach(turn, volume, attachment, short)
         return
+    for segment in volume.segments:
+        if _awaited(turn, segment, fenced_legs(turn, segment, attachment.epoch)):
+            return
     if attachment.forced:
         volume = _condemn_unfenced(turn, volume, attachment)
     volume = _trust(turn, volume)
-    _with_state(turn, volume, attachment, AttachmentState.ATTACHING)
+    fenced = msgspec.structs.replace(attachment, fences=None)
+    _with_state(turn, volume, fenced, AttachmentState.ATTACHING)
 
 
 def _condemn_unfenced(turn: Turn, volume: Volume, attachment: Attachment) -> Volume:
@@ -355,7 +363,7 @@ def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why
             continue
         turn.end_job(job, f"volume {volume.name} was not attached: {why}", "Unreachable")
         if not volume.standby:  # else it is to be up wherever it can: that goes on being tried
-            _with_state(turn, volume, attachment, AttachmentState.DETACHING)
+            let_go(turn, volume, attachment)
         turn.event(Severity.ERROR, "attach-failed", volume.id, f"volume {volume.name}: {why}")
 
 
@@ -394,23 +402,37 @@ def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     elif fact is None and attachment.mending:
         ended(turn, volume, attachment)
     elif fact is None:
-        turn.draft.put(msgspec.structs.replace(volume, attachment=None))
-        for job in turn.running(JobKind.REBUILD, subject=volume.id):
-            turn.end_job(job, f"it goes on when volume {volume.name} is attached", "Conflict")
-        for job in jobs:
-            turn.end_job(job, f"volume {volume.name} detached from {attachment.head}")
-        turn.event(
-            Severity.INFO,
-            "volume-detached",
-            volume.id,
-            f"volume {volume.name} is detached from {attachment.head}",
-        )
+        _detached(turn, volume, attachment)
     elif fact.condition is VolumeCondition.IN_USE and jobs:
         _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
         users = "; ".join(fact.users) or "it is open"
         for job in jobs:
             turn.end_job(job, f"volume {volume.name} is in use: {users}", "Busy")
     else:
+        _give_up_late_detach(turn, volume, attachment, jobs)
+
+
+def _detached(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    turn.draft.put(msgspec.structs.replace(volume, attachment=None))
+    for job in turn.running(JobKind.REBUILD, subject=volume.id):
+        turn.end_job(job, f"it goes on when volume {volume.name} is attached", "Conflict")
+    for job in turn.running(JobKind.DETACH, subject=volume.id):
+        turn.end_job(job, f"volume {volume.name} detached from {attachment.head}")
+    turn.event(
+        Severity.INFO,
+        "volume-detached",
+        volume.id,
+        f"volume {volume.name} is detached from {attachment.head}",
+    )
+
+
+def _unfenced(turn: Turn, volume: Volume, attachment: Attachment) -> None:
+    """Until its last head says that it has it no more, or can acknowledge nothing."""
+    facts = turn.facts[attachment.head]
+    if (facts.current and volume.id not in facts.volumes) or not _short(turn, volume, attachment):
+        _detached(turn, volume, attachment)
+    else:
+        jobs = turn.running(JobKind.DETACH, subject=volume.id)
         _give_up_late_detach(turn, volume, attachment, jobs)
 
 
@@ -437,6 +459,7 @@ _ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], No
     AttachmentState.ATTACHING: _attaching,
     AttachmentState.ATTACHED: _attached,
     AttachmentState.DETACHING: _detaching,
+    AttachmentState.UNFENCED: _unfenced,
 }
 
 _RULES: tuple[Callable[[Turn], None], ...] = (

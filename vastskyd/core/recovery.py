@@ -10,7 +10,7 @@ from vastskyd.core.guards import extent_length, guarded_length
 from vastskyd.core.ids import DiskId, ExtentId
 from vastskyd.core.model import (
     TO_BE_LEFT,
-    AttachmentState,
+    TOLD,
     DiskState,
     ExtentState,
     Job,
@@ -28,9 +28,6 @@ from vastskyd.core.state import ClusterState
 from vastskyd.core.turn import Turn, disk_name
 from vastskyd.core.units import format_size
 
-_BUILT = (AttachmentState.ATTACHING, AttachmentState.ATTACHED, AttachmentState.DETACHING)
-
-
 # --- following what the head sees ---------------------------------------------------------
 
 
@@ -38,7 +35,7 @@ def follow_head(turn: Turn) -> None:
     """Commits, per segment, what the head's report allows: a smaller set, or a larger one."""
     for volume in list(turn.draft.volumes.values()):
         attachment = volume.attachment
-        if attachment is None or attachment.state not in _BUILT:
+        if attachment is None or attachment.state not in TOLD:
             continue
         facts = turn.facts[attachment.head]
         fact = facts.volumes.get(volume.id)

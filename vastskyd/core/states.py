@@ -32,11 +32,14 @@ _TABLES: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         LegState.FAILED: frozenset(),
     },
     AttachmentState: {
-        AttachmentState.FENCING: frozenset({AttachmentState.ATTACHING, AttachmentState.DETACHING}),
+        AttachmentState.FENCING: frozenset(
+            {AttachmentState.ATTACHING, AttachmentState.DETACHING, AttachmentState.UNFENCED}
+        ),
         AttachmentState.ATTACHING: frozenset({AttachmentState.ATTACHED, AttachmentState.DETACHING}),
         # One that was mended is attached already, and is given a device.
         AttachmentState.ATTACHED: frozenset({AttachmentState.ATTACHING, AttachmentState.DETACHING}),
         AttachmentState.DETACHING: frozenset({AttachmentState.ATTACHED}),
+        AttachmentState.UNFENCED: frozenset(),
     },
     JobState: {
         JobState.RUNNING: frozenset({JobState.DONE, JobState.FAILED}),

@@ -189,7 +189,11 @@ VOLUME = Interface(
         ),
         Property("Head", "head", "The head it is on; empty: none."),
         Property("Standby", "standby", "The heads that take it over."),
-        Property("Attachment", "attachment", "fencing, attaching, attached, detaching; or empty."),
+        Property(
+            "Attachment",
+            "attachment",
+            "fencing, attaching, attached, detaching, unfenced; or empty.",
+        ),
         Property("Device", "device", "Its device on its head."),
         Property("Message", "message", "Why it is not redundant."),
         Property("Segments", "segments", "Its segments and their legs."),

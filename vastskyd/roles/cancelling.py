@@ -1,13 +1,12 @@
 """Ending jobs before they are done. Each ends in a state that the other rules know anyway: what
 was being created is deleted, what was being attached is detached, a disk is used on."""
 
-import msgspec
-
 from vastskyd.core.api import CancelJob
 from vastskyd.core.draining import cancel_drain
 from vastskyd.core.errors import CancelledError, ConflictError, NotFoundError
 from vastskyd.core.ids import VolumeId
 from vastskyd.core.model import AttachmentState, Job, JobKind, JobState, Severity, Volume
+from vastskyd.core.moving import let_go
 from vastskyd.core.scrubbing import cancel_scrub
 from vastskyd.core.turn import Turn
 from vastskyd.roles.commands import drop_volume
@@ -58,9 +57,6 @@ def _cancel_attach(turn: Turn, volume: Volume, job: Job) -> None:
     on, attachment = volume.attachment, volume.given()
     if on is None or attachment is None or attachment.state not in _BEGUN:
         raise ConflictError(f"job {job.id} cannot be cancelled now: the attach is at its end")
-    back = msgspec.structs.replace(
-        on, state=AttachmentState.DETACHING, since_s=turn.wall_s, then=None
-    )
-    turn.draft.put(msgspec.structs.replace(volume, attachment=back))
+    let_go(turn, volume, on)
     said = f"attaching volume {volume.name} on {attachment.head} was cancelled"
     turn.event(Severity.INFO, "attach-cancelled", volume.id, said)

@@ -56,7 +56,7 @@ from vastskyd.core.model import (
     Volume,
     VolumeState,
 )
-from vastskyd.core.moving import move, next_standby
+from vastskyd.core.moving import let_go, move, next_standby
 from vastskyd.core.orders import WIPE_ALLOWED
 from vastskyd.core.placement import PlacedSegment, place_volume
 from vastskyd.core.scrubbing import begin_scrub
@@ -219,6 +219,13 @@ def set_copies_apart(turn: Turn, request: SetCopiesApart) -> None:
 def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
     volume = turn.draft.volume(request.volume)
     attachment = volume.given()
+    if attachment is not None and attachment.state is AttachmentState.UNFENCED:
+        raise BusyError(
+            f"volume {volume.name}: {attachment.head} had it last and is not fenced:"
+            " it may still write to it",
+            hint=f"wait for {attachment.head}; if it is lost: 'vastskyctl volume attach"
+            f" {volume.name} HEAD', with --force if legs are lost with it",
+        )
     if attachment is not None:
         raise BusyError(
             f"volume {volume.name} is attached on {attachment.head}",
@@ -249,7 +256,8 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
             f"volume {volume.name} is still being created", hint="wait for its job to end"
         )
     kept, given = volume.attachment, volume.given()
-    if kept is not None and given is not None:
+    unfenced = given is not None and given.state is AttachmentState.UNFENCED
+    if kept is not None and given is not None and not unfenced:
         if given.head == head.id and given.state is not AttachmentState.DETACHING:
             return _ongoing_attach(turn, volume, given, kept, force=request.force)
         if given.head == head.id or turn.facts[given.head].online:
@@ -262,7 +270,8 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
         _tell_forced(turn, volume, head.id)
     if kept is not None and kept.mending:
         return hand_over(turn, volume, kept, head.id, forced=request.force)
-    return move(turn, volume, head.id, "which is unreachable", forced=request.force)
+    why = "which had it last" if unfenced else "which is unreachable"
+    return move(turn, volume, head.id, why, forced=request.force)
 
 
 def failover_volume(turn: Turn, request: FailoverVolume) -> Job:
@@ -280,7 +289,7 @@ def failover_volume(turn: Turn, request: FailoverVolume) -> Job:
             f"volume {volume.name} has no standby head that is online ({known})",
             hint=f"name a head: 'vastskyctl volume failover {volume.name} HEAD'",
         )
-    if target == attachment.head:
+    if target == attachment.head and attachment.state is not AttachmentState.UNFENCED:
         raise ConflictError(f"volume {volume.name} is on {target} already")
     head = turn.draft.node(target)
     _check_head(turn, head)
@@ -341,10 +350,7 @@ def detach_volume(turn: Turn, request: DetachVolume) -> Job:
         turn.end_job(job, f"volume {volume.name} is not attached")
         return turn.draft.jobs[job.id]
     if volume.attachment.state is not AttachmentState.DETACHING:
-        changed = msgspec.structs.replace(
-            volume.attachment, state=AttachmentState.DETACHING, since_s=turn.wall_s
-        )
-        turn.draft.put(msgspec.structs.replace(volume, attachment=changed))
+        let_go(turn, volume, volume.attachment)
     return job
 
 

@@ -27,6 +27,7 @@ from vastskyd.core.legs import leg_facts, reachable
 from vastskyd.core.local import candidate_view, smart_view
 from vastskyd.core.model import (
     SERVING,
+    AttachmentState,
     Disk,
     ExtentState,
     Job,
@@ -185,6 +186,7 @@ def _volume(turn: Turn, volume: Volume) -> VolumeView:
     health, why = volume_health(turn, volume)
     facts = leg_facts(turn, volume)
     attachment = volume.given()
+    nowhere = attachment is None or attachment.state is AttachmentState.UNFENCED
     return VolumeView(
         id=volume.id,
         name=volume.name,
@@ -196,7 +198,7 @@ def _volume(turn: Turn, volume: Volume) -> VolumeView:
         head="" if attachment is None else attachment.head,
         standby=volume.standby,
         attachment=None if attachment is None else attachment.state,
-        device="" if attachment is None else volume_device(volume.name),
+        device="" if nowhere else volume_device(volume.name),
         message=why,
         segments=tuple(
             SegmentView(
