@@ -310,7 +310,8 @@ class Accidents:
             await asyncio.sleep(self.rng.uniform(0, 20))
             home.insert(other)
             await self._lasts(900)
-            home.pull(other.serial)
+            if other in home.media:  # else it died there, and an administrator has taken it away
+                home.pull(other.serial)
             home.insert(media)
             del self.homes[media.serial]
 
@@ -327,7 +328,7 @@ class Accidents:
     async def slow_disk(self) -> None:
         media = self._disk()
         if media is not None:
-            media.slow_s = self.rng.choice((0.2, 1.0, 4.0))
+            media.slow_s = self.rng.choice((0.2, 1.0, 4.0, 15.0))
             await self._lasts(900)
             media.slow_s = 0.0
 

@@ -245,14 +245,20 @@ class Season:
         self.cluster.checker.forget(volume.name)
 
     async def _free(self, volume: Volume) -> None:
-        """What its programs wait for does not come back: where it moves away they are told."""
+        """What its programs wait for does not come back: where it moves away they are told. With
+        no other head they end with this one's power."""
         ended = await self.cluster.job(
             await self.cluster.start_job(api.DetachVolume(volume=volume.name))
         )
         owner = self.cluster.owner(volume.name)
         if ended.error_code == BusyError.code and owner:
-            other = next(head for head in self.cluster.heads if head != owner)
-            await self.cluster.ask(api.FailoverVolume(volume=volume.name, head=NodeId(other)))
+            others = [NodeId(head) for head in self.cluster.heads if head != owner]
+            if others:
+                await self.cluster.ask(api.FailoverVolume(volume=volume.name, head=others[0]))
+            else:
+                self.world.power_cut(owner)
+                await self.cluster.ask(api.DetachVolume(volume=volume.name))
+                self.cluster.power_on(owner)
 
     async def _retired(self, disk: Disk) -> bool:
         """What it held is rebuilt elsewhere, be it attached or not."""
