@@ -4,9 +4,12 @@ A segment goes through random commits, which its disks hear of late or never; th
 disks are found, and the records rebuilt from them.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +37,7 @@ from vastskyd.core.model import (
 from vastskyd.core.orders import orders
 from vastskyd.core.quorum import relied_on
 from vastskyd.core.recovering import Case, Rebuilt, rebuild
-from vastskyd.core.recovery import _recorded
+from vastskyd.core.recovery import _recorded, replace_lost_legs
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.core.units import MIB
@@ -229,8 +232,14 @@ def case(witnesses: dict[NodeId, Witness]) -> Case:
         witnesses=witnesses,
         export_port_first=100,
         now_s=1.0,
-        new_token=lambda digits: "f" * digits,
+        new_token=tokens("f"),
     )
+
+
+def tokens(first: str) -> Callable[[int], str]:
+    """No two are the same."""
+    numbers = itertools.count()
+    return lambda digits: first + f"{next(numbers):0{digits - 1}x}"
 
 
 STEPS = st.lists(st.integers(0, 10_000), max_size=25)
@@ -422,3 +431,58 @@ def test_a_volume_in_use_of_which_a_segment_is_not_seen_is_not_gone_on_with() ->
         world.disks[number] = msgspec.structs.replace(disk, extents=extents)
     rebuilt = world.recover({0, 1}, head((extent_id(0), extent_id(1))))
     assert "of what its segment 1 is" in rebuilt.blocked[0]
+
+
+# --- records that were lost while a volume was being created ------------------------------------
+
+
+def half_made(copies: int, *, epoch: int = 0) -> World:
+    """Of two segments the first is on its disks, as nobody has ever attached it."""
+    world = World(copies)
+    for number, disk in world.disks.items():
+        extents = tuple(
+            msgspec.structs.replace(
+                record, segments=2, epoch=epoch, initialised=False, volume_size_bytes=2 * DATA
+            )
+            for record in disk.extents
+        )
+        world.disks[number] = msgspec.structs.replace(disk, extents=extents)
+    return world
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_volume_that_was_being_created_is_completed(copies: int) -> None:
+    world = half_made(copies)
+    rebuilt = world.recover(set(range(HOSTS)))
+    assert not rebuilt.missing
+    assert "its segment 1, of which no leg was seen, is made anew" in rebuilt.notes[0]
+    volume = rebuilt.records.volumes[VOLUME]
+    assert (volume.state, volume.epoch) == (VolumeState.CREATING, 0)
+    turn = replace(world.turn, draft=rebuilt.records, new_token=tokens("e"))
+    replace_lost_legs(turn)
+    first, second = turn.draft.volumes[VOLUME].segments
+    assert {leg.extent for leg in first.legs} == {extent_id(number) for number in range(copies)}
+    made = [turn.draft.extents[leg.extent] for leg in second.legs]
+    assert len({extent.disk for extent in made}) == copies
+    assert all(e.state is ExtentState.PREPARING and e.wipe_first for e in made)
+
+
+def test_a_leg_that_its_disk_was_not_told_of_yet_is_no_reason_to_wait() -> None:
+    world = half_made(2)
+    world.disks[1] = msgspec.structs.replace(world.disks[1], extents=())
+    rebuilt = world.recover(set(range(HOSTS)))
+    assert not rebuilt.missing
+    first, second = rebuilt.records.volumes[VOLUME].segments
+    assert len(first.legs) == len(second.legs) == 2
+
+
+def test_a_volume_that_was_given_to_a_head_is_not_completed() -> None:
+    rebuilt = half_made(2, epoch=1).recover(set(range(HOSTS)))
+    assert "volume v: no leg of segment 1" in rebuilt.missing
+    assert rebuilt.records.volumes[VOLUME].segments[1].legs == ()
+
+
+def test_a_volume_of_which_no_segment_is_seen_whole_is_not_completed() -> None:
+    """The leg that is not there may have had an epoch."""
+    rebuilt = half_made(2).recover({0})
+    assert "volume v: no leg of segment 1" in rebuilt.missing

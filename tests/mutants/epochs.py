@@ -18,6 +18,7 @@ _COMMANDS = "vastskyd/exports/commands.py"
 
 _ROLE = "tests/sim/test_storage_role.py"
 _MOVES = "tests/core/test_moving.py"
+_RECOVERING = "tests/core/test_recovering.py"
 _AT_HEAD = "tests/core/test_layout.py"
 _TURNS = "tests/core/test_turns.py"
 _IN_PROC = "tests/kernel/test_writers.py"
@@ -147,6 +148,27 @@ MUTANTS = (
         _ORDERS,
         ("        and volume.attachment.state in TOLD\n", ""),
         f"{_MOVES}::test_while_the_old_head_is_being_fenced_no_head_has_the_volume",
+    ),
+    mutant(
+        "fence-given-up-is-forgotten",
+        "a volume whose last head could not be fenced counts as detached",
+        _MOVING,
+        ("if on.state is AttachmentState.FENCING and on.fences is not None:", "if not on.state:"),
+        f"{_MOVES}::test_what_is_not_fenced_counts_as_the_last_heads_and_is_exported_to_nobody",
+    ),
+    mutant(
+        "fence-unfenced-for-one-leg",
+        "a volume whose last head could not be fenced is detached with fewer legs fenced",
+        _PLAN,
+        (" or not _short(turn, volume, attachment):", " or True:"),
+        f"{_MOVES}::test_it_is_detached_once_a_recovery_quorum_is_fenced",
+    ),
+    mutant(
+        "epoch-completed-whatever-it-had",
+        "a volume of which a segment is missing is completed though a head had it",
+        "vastskyd/core/recovering.py",
+        ("        if epoch == 0:\n", "        if epoch >= 0:\n"),
+        f"{_RECOVERING}::test_a_volume_that_was_given_to_a_head_is_not_completed",
     ),
     mutant(
         "fence-any-epoch-counts",

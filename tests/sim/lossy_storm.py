@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from tests.sim import loop
-from tests.sim.storm import CALM_S, LIMIT_S, STORM_S, Storm
+from tests.sim.storm import CALM_S, LIMIT_S, NAMES, STORM_S, Storm
 from vastskyd.core import api
 from vastskyd.core.errors import VastskyError
 from vastskyd.core.ids import NodeId
@@ -48,13 +48,20 @@ class LossyStorm(Storm):
         # No disk tells, so the administrator does.
         await cluster.ask(api.SetCopiesApart(copies_apart=self.copies_apart))
         nodes = cluster.state().nodes
-        if all(
+        if not all(
             NodeId(name) in nodes and not nodes[NodeId(name)].unseen for name in self.world.hosts
         ):
-            return
-        with contextlib.suppress(VastskyError):
-            await cluster.ask(api.BeginRecovery())
-        await cluster.until("all is taken in", CALM_S, self._try)
+            with contextlib.suppress(VastskyError):
+                await cluster.ask(api.BeginRecovery())
+            await cluster.until("all is taken in", CALM_S, self._try)
+        await self._delete_again()
+
+    async def _delete_again(self) -> None:
+        """A volume whose disks were all away when it was deleted is back, if the records were lost
+        before they heard of it. Another may have got its name meanwhile."""
+        for volume in list(self.cluster.state().volumes.values()):
+            if volume.name not in NAMES:
+                await self.cluster.delete(volume.name)
 
 
 def run(seed: int, trace: list[str] | None = None) -> None:

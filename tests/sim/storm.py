@@ -14,7 +14,7 @@ from tests.sim.faults import Fault, FaultKind, RandomFaults
 from vastskyd.core import api
 from vastskyd.core.errors import VastskyError
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import Record
+from vastskyd.core.model import Record, VolumeState
 from vastskyd.core.units import MIB
 
 STORM_S = 60.0
@@ -201,6 +201,7 @@ class Storm:
                     await cluster.detach(name)
             if await cluster.find(name) is None:
                 continue
+            await cluster.until(f"{name} is made", CALM_S, partial(self._made, name))
             for head in cluster.heads:
                 await cluster.attach(name, head)
                 await cluster.checker.read_all(head, name)
@@ -225,6 +226,10 @@ class Storm:
     def _idle(self) -> bool:
         jobs = self.cluster.state().jobs.values()
         return not any(job.state == "running" for job in jobs)
+
+    def _made(self, name: str) -> bool:
+        """Where its records were lost meanwhile no job says so."""
+        return self.cluster.state_of(name).state is VolumeState.AVAILABLE
 
     def _settled(self, name: str) -> bool:
         attached = self.cluster.attached_on(name) != ""

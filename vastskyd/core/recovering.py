@@ -24,6 +24,7 @@ import msgspec
 from vastskyd.core.description import ExtentRecord, ExtentRecordState
 from vastskyd.core.documents import LegHint
 from vastskyd.core.evidence import Evidence, Found
+from vastskyd.core.half_made import completed
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.lineage import epoch_after, generation_after, next_lineage
 from vastskyd.core.model import (
@@ -95,6 +96,7 @@ class _Rebuilding:
         self._missing: list[str] = []
         self._blocked: list[str] = []
         self._notes: list[str] = []
+        self._to_be_made: set[ExtentId] = set()
 
     def run(self) -> Rebuilt:
         self._put_cluster()
@@ -232,6 +234,8 @@ class _Rebuilding:
         segments = _with_lengths(segments, newest.volume_size_bytes)
         unseen = any(self._is_unseen(leg.extent) for s in segments for leg in s.legs)
         name = self._free_name(newest.volume_name, volume)
+        if epoch == 0:
+            segments = self._completed(name, segments, newest.copies)
         before = self._case.before.volumes.get(volume)
         rebuilt = Volume(
             id=volume,
@@ -250,6 +254,19 @@ class _Rebuilding:
         for segment in segments:
             if not segment.legs:
                 self._missing.append(f"volume {name}: no leg of segment {segment.index}")
+
+    def _completed(
+        self, name: str, segments: tuple[Segment, ...], copies: int
+    ) -> tuple[Segment, ...]:
+        after = completed(segments, copies, self._draft, self._case.new_token)
+        for segment in after:
+            if segment.legs and not segments[segment.index].legs:
+                self._to_be_made |= {leg.extent for leg in segment.legs}
+                self._notes.append(
+                    f"volume {name} was being created, and was never attached: its segment"
+                    f" {segment.index}, of which no leg was seen, is made anew"
+                )
+        return after
 
     def _attachment(
         self, volume: VolumeId, epoch: int
@@ -477,7 +494,8 @@ class _Rebuilding:
                     f"disk {disk.id} of node {disk.node}, with legs of {', '.join(sorted(names))}"
                 )
         for volume, segment, leg in self._draft.legs():
-            if leg.extent not in self._draft.extents and leg.state in RELIED_ON:
+            known = leg.extent in self._draft.extents or leg.extent in self._to_be_made
+            if not known and leg.state in RELIED_ON:
                 self._missing.append(
                     f"volume {volume.name}, segment {segment.index}: leg {leg.extent} is not on its"
                     " disk any more"
