@@ -7,7 +7,6 @@ vastskyd ends, and is started anew, whatever the kernel does. It is killed with 
 anybody hears of that: no call begins once there may be another vastskyd.
 """
 
-import ctypes
 import os
 import pickle
 import signal
@@ -23,12 +22,11 @@ from typing import Any
 from vastskyd.core.errors import DeviceError, VastskyError
 from vastskyd.core.units import MIB
 from vastskyd.kernel.memory import hold_memory
+from vastskyd.kernel.prctl import PR_SET_PDEATHSIG, prctl
 
 # The number of a call, and how many bytes of pickle follow: what is to be called, or the answer.
 HEADER = struct.Struct("=QI")
 FRAME_MAX_BYTES = 16 * MIB
-
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 # What ps and the kernel's messages call it: 15 characters at most.
 _NAME = b"vastskyd-kernel"
@@ -65,9 +63,7 @@ def start() -> Apart:
 def _die_with(maker: int) -> None:
     """The kernel sends the signal before it tells of the maker's end (exit_notify in
     kernel/exit.c)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != maker:
         os._exit(0)  # it has ended just now
 

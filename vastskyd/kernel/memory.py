@@ -1,4 +1,4 @@
-"""Memory that never waits for a volume's I/O: mlockall(2) and prctl(2), which Python has not.
+"""Memory that never waits for a volume's I/O: mlockall(2), which Python has not, and prctl(2).
 
 A volume's I/O may wait for vastskyd to decide. Were a page of vastskyd's in swap on that volume,
 or were memory for it to be had only once dirty pages of that volume are written, each would wait
@@ -8,13 +8,12 @@ for the other.
 import ctypes
 import os
 
+from vastskyd.kernel.prctl import PR_SET_IO_FLUSHER, prctl
+
 # include/uapi/asm-generic/mman.h
 _MCL_CURRENT = 1
 _MCL_FUTURE = 2
 _MCL_ONFAULT = 4
-
-# include/uapi/linux/prctl.h
-_PR_SET_IO_FLUSHER = 57
 
 
 def hold_memory() -> tuple[str, ...]:
@@ -27,11 +26,10 @@ def hold_memory() -> tuple[str, ...]:
     libc = ctypes.CDLL(None, use_errno=True)
     refused = []
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
-        refused.append(f"its memory cannot be locked ({_why()}), and may be swapped out")
-    if libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0:
-        refused.append(f"its memory may wait for I/O (PR_SET_IO_FLUSHER: {_why()})")
+        why = os.strerror(ctypes.get_errno())
+        refused.append(f"its memory cannot be locked ({why}), and may be swapped out")
+    try:
+        prctl(PR_SET_IO_FLUSHER, 1)
+    except OSError as error:
+        refused.append(f"its memory may wait for I/O (PR_SET_IO_FLUSHER: {error.strerror})")
     return tuple(refused)
-
-
-def _why() -> str:
-    return os.strerror(ctypes.get_errno())
