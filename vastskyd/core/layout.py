@@ -357,7 +357,7 @@ def _build_array(
     there = [
         seen.device
         for leg in expected
-        if (seen := sight.legs.get(leg.extent)) is not None and set(seen.paths) - seen.failed
+        if (seen := sight.legs.get(leg.extent)) is not None and sight.works(seen)
     ]
     need = recovery_quorum(len(committed)) if segment.spec.initialised else 1
     if segment.spec.in_doubt:
@@ -398,7 +398,7 @@ def _fill_array(
         and (seen := sight.legs.get(leg.extent)) is not None
         and seen.name.epoch == spec.epoch
         and seen.holds
-        and set(seen.paths) - seen.failed
+        and sight.works(seen)
         and kernel_name(seen.device) not in array.members
     ]
     members, most = len(array.members), max(spec.copies, len(segment.spec.legs))
@@ -417,7 +417,7 @@ def _may_resize(array: SeenArray, sight: Sight) -> bool:
         not array.read_only
         and not array.sync_total_bytes
         and all(member.in_sync for member in array.members.values())
-        and all(set(seen.paths) - seen.failed for seen in _members(array, sight))
+        and all(sight.works(seen) for seen in _members(array, sight))
     )
 
 
