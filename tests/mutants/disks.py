@@ -16,11 +16,30 @@ _WIPES = "tests/sim/test_wipes.py"
 _AUTO = "tests/sim/test_auto_enroll.py"
 _MEMBERS = "vastskyd/roles/members.py"
 _OFFERS = "vastskyd/core/offers.py"
+_FINDINGS = "tests/sim/test_findings.py"
 _LIFE = "tests/sim/test_cluster.py"
 _SINGLE = "tests/sim/test_single.py"
 _GUARDS = "tests/core/test_guards.py::test_what_a_volume_carries_stands_on_nothing_below_it"
 
 MUTANTS = (
+    # --- descriptions ----------------------------------------------------------------------
+    mutant(
+        "disk-late-is-refusal",
+        "a disk that is slow twice is failed for good",
+        _MEMBERS,
+        ("except (DamagedError, LateError):", "except DamagedError:"),
+        f"{_FINDINGS}::test_a_disk_too_slow_for_its_description_is_used_again_once_it_is_quick",
+    ),
+    mutant(
+        "disk-late-write-is-forgotten",
+        "what a late write has left in a description is not written over",
+        _MEMBERS,
+        (
+            "if description == member.description and not member.unsure:",
+            "if description == member.description:",
+        ),
+        f"{_FINDINGS}::test_what_a_late_call_has_written_all_the_same_does_not_stay",
+    ),
     # --- wipes -----------------------------------------------------------------------------
     mutant(
         "wipe-not-before-use",

@@ -201,12 +201,13 @@ def test_a_manager_whose_disk_is_full_says_so_and_goes_on() -> None:
 
 def test_a_disk_too_slow_for_its_description_is_used_again_once_it_is_quick() -> None:
     """A call that was late counted as a refusal, and the second made the disk failed for good."""
+    names = ("w1", "w2", "w3")
 
     async def body(cluster: SimCluster) -> None:
         await attached(cluster)
         media = media_of(cluster, "s1")
         media.slow_s = 45.0
-        for name in ("w1", "w2", "w3"):
+        for name in names:
             await cluster.start_job(api.CreateVolume(name=name, size_bytes=16 * MIB, copies=3))
         await asyncio.sleep(180)
         media.slow_s = 0.0
@@ -215,8 +216,29 @@ def test_a_disk_too_slow_for_its_description_is_used_again_once_it_is_quick() ->
         states = {disk.state for disk in cluster.state().disks.values()}
         assert states == {DiskState.ONLINE}
         await cluster.until("redundant", 60, cluster.redundant)
-        for name in ("w1", "w2", "w3"):
+        for name in names:
             await cluster.delete(name)
         await at_the_end(cluster)
 
     simulate(body, lambda: SimCluster(54))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_late_call_has_written_all_the_same_does_not_stay(killed: bool) -> None:
+    """Nobody wanted it any more, and so nothing was written after it (liveness 72037)."""
+
+    async def body(cluster: SimCluster) -> None:
+        media = media_of(cluster, "s1")
+        media.slow_s = 45.0
+        create = await cluster.start_job(api.CreateVolume(name="v", size_bytes=16 * MIB, copies=3))
+        await asyncio.sleep(12)
+        await cluster.delete()
+        assert cluster.state().jobs[create.id].state is JobState.FAILED
+        await asyncio.sleep(10)
+        if killed:
+            cluster.world.kill_daemon("s1")
+        await asyncio.sleep(50)
+        media.slow_s = 0.0
+        await cluster.nothing_left()
+
+    simulate(body, lambda: SimCluster(55))

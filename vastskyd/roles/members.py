@@ -52,7 +52,8 @@ _UNREADABLE = DiskClaim(cluster=ClusterId(""), cluster_name="", disk=DiskId(""))
 @dataclass
 class Member:
     """A disk of ours that is there. `failed` says why it is not to be relied on; `refused_at` is
-    the number of the last look at all disks when it first refused its description."""
+    the number of the last look at all disks when it first refused its description. `unsure`: a
+    write of it did not end well, and may have been done all the same, or be done later."""
 
     path: str
     kernel_name: str
@@ -62,6 +63,7 @@ class Member:
     file: str = ""
     failed: str = ""
     refused_at: int | None = None
+    unsure: bool = False
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -276,8 +278,9 @@ class Members:
         member = self._here[disk]
         async with member.writing:
             description = change(member.description)
-            if description == member.description:
+            if description == member.description and not member.unsure:
                 return
+            member.unsure = True  # to the same slot, the next write takes the place of this one
             try:
                 member.current = await self._write(member.path, description, member.current)
             except (DamagedError, LateError):
@@ -289,6 +292,7 @@ class Members:
                     member.failed = f"its description cannot be written: {error.message}"
                 raise
             member.refused_at = None
+            member.unsure = False
 
     def facts(
         self, specs: tuple[DiskSpec, ...], paces: Paces, *, settled: bool

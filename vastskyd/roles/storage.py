@@ -421,11 +421,13 @@ class StorageRole:
         mapped: set[ExtentId],
         in_use: dict[ExtentId, int],
     ) -> ExtentFact | None:
-        if self._members.get(spec.disk) is None:
+        member = self._members.get(spec.disk)
+        if member is None:
             return None
         record = self._record(spec)
         if record is None:
-            gone = spec.wish is ExtentWish.RELEASE and spec.id not in mapped
+            released = spec.wish is ExtentWish.RELEASE and spec.id not in mapped
+            gone = released and not member.unsure
             return ExtentFact(id=spec.id, condition=ExtentCondition.GONE, epoch=0) if gone else None
         if why := self._wipes.failed(spec.id):
             condition = ExtentCondition.FAILED
