@@ -27,7 +27,7 @@ WRITER_LIMIT_S = 3600
 NOTES = "/var/lib/lab-notes"
 SLOTS = 256
 # Writers without a pause take both cores of the machine that emulates all hosts.
-PAUSE_S = 0.1
+PAUSE_S = 0.25
 NUMBERS_A_HEAD = 1_000_000
 
 SETTINGS = """\
@@ -135,7 +135,7 @@ class Writer:
         said = self.guest.run(f"python3 {PROGRAMS}/writer.py show --notes {self.notes}").stdout
         return float(json.loads(said)["longest_stall_s"])
 
-    def goes_on(self, blocks: int = 20, limit_s: float = 60) -> None:
+    def goes_on(self, blocks: int = 10, limit_s: float = 60) -> None:
         """Until so many more blocks are acknowledged."""
         before = self.count()
 

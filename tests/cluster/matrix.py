@@ -207,7 +207,7 @@ class Row:
 
     # --- the repair
 
-    def goes_on(self, blocks: int = 10, limit_s: float = MENDED_LIMIT_S) -> None:
+    def goes_on(self, blocks: int = 5, limit_s: float = MENDED_LIMIT_S) -> None:
         wanted = {writer: writer.count() + blocks for writer in self.writers.values()}
 
         def enough() -> bool:

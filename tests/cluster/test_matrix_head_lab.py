@@ -52,13 +52,13 @@ def test_head_hangs_while_its_volume_moves(cluster: Cluster) -> None:
         )
         assert cluster.volume("two").head == MANAGER
         moved = it.move("two", MANAGER)
-        moved.goes_on(20)
+        moved.goes_on(10)
         cluster[HEAD].resume()
         it.fenced()
         cluster.online()
         eventually("the old head has nothing of it", lambda: not it.stack(HEAD, "two"), 60)
         it.journal_has(HEAD, "fenced")
-        moved.goes_on(20)
+        moved.goes_on(10)
         it.comes_home("two")
 
 
@@ -74,7 +74,7 @@ def test_head_cut_off_from_the_manager(cluster: Cluster) -> None:
         cluster.ctl(f"volume failover two {MANAGER} --yes", 120)
         before = it.writers["two"].count()
         moved = it.move("two", MANAGER)
-        moved.goes_on(20)
+        moved.goes_on(10)
         assert it.old_count() <= before + 1  # one that all legs had when it was fenced
         cluster.join_again(HEAD)
         it.fenced()
@@ -86,7 +86,7 @@ def test_head_cut_off_from_the_manager(cluster: Cluster) -> None:
 def test_head_daemon_killed(cluster: Cluster) -> None:
     with row(cluster, "head-daemon-killed", "two", "three") as it:
         it.strike(lambda: cluster.kill_daemon(HEAD))
-        it.goes_on(50)
+        it.goes_on(20)
         cluster.online()
         assert "leg-lost" not in it.events()
 
@@ -100,7 +100,7 @@ def test_head_failover_with_a_mount(cluster: Cluster) -> None:
         cluster[name].run("systemctl daemon-reload; systemctl enable mnt-two.mount")
     cluster[HEAD].run("systemctl start mnt-two.mount", 60)
     writer = Writer(cluster[HEAD], "/mnt/two/blocks", "mounted-two", 8 << 20).begin()
-    writer.goes_on(20)
+    writer.goes_on(10)
     with row(cluster, "head-failover-with-a-mount", "three") as it:
         it.strike(cluster[HEAD].kill)
         it.lost_power()

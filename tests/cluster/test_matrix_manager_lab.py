@@ -92,7 +92,7 @@ def test_manager_clock_jumps(cluster: Cluster) -> None:
     with row(cluster, "manager-clock-jumps", "two") as it:
         for jump_s in (HOUR_S, -2 * HOUR_S, HOUR_S):
             it.strike(partial(jump, cluster, jump_s))
-            it.goes_on(20)
+            it.goes_on(10)
             it.says_nothing()
         cluster.kill_daemon(HEAD)
         cluster.online()

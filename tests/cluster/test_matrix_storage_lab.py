@@ -94,7 +94,7 @@ def test_storage_daemon_killed(cluster: Cluster) -> None:
     with row(cluster, "storage-daemon-killed", "two", "three") as it:
         for victim in cluster.hosts.stores:
             it.strike(partial(cluster.kill_daemon, victim))
-        it.goes_on(50)
+        it.goes_on(20)
         cluster.online()
         assert "leg-lost" not in it.events()
 

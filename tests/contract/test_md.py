@@ -23,8 +23,9 @@ BLOCK = bytes(range(256)) * 16
 OTHER = BLOCK[::-1]
 FAR = 8 * MIB
 ALL_S = 60.0
-# Until md has marked an array clean that nobody writes to: its safe_mode_delay, and more.
-PAUSE_S = 1.5
+# Until md has marked an array clean that nobody writes to: twice its safe_mode_delay at most
+# (md_write_end in drivers/md/md.c rounds up).
+PAUSE_S = 10.5
 
 
 class Stack:
@@ -83,12 +84,16 @@ class Stack:
                 await asyncio.sleep(0.05)
 
     async def end_without_stop(self) -> None:
-        """As a head's death leaves the legs: md writes nothing more to any of them."""
+        """As a head's death leaves the legs: md writes nothing more to any of them. Were one to
+        fail before the other, md might just then tell the other of it."""
+        for path in self.paths:
+            await self.world.fail_path(path)
         for index in range(len(self.legs)):
             await self.world.kernel.dm.replace_with_error(self.name(index).dm_name())
         await self.world.kernel.md.stop(self.array)
-        for index in range(len(self.legs)):
+        for index, path in enumerate(self.paths):
             await self.world.kernel.dm.remove(self.name(index).dm_name())
+            await self.world.mend_path(path)
             await self.map_leg(index)
 
     async def data_of_legs(self) -> list[bytes]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kernel.calls_here import CallsHere
 from vastskyd.kernel import md_sysfs, process, sysfs
-from vastskyd.kernel.md import LinuxMd
+from vastskyd.kernel.md import SAFE_MODE_DELAY_S, LinuxMd
 from vastskyd.kernel.process import Outcome
 from vastskyd.ports import MdArray
 
@@ -97,9 +97,11 @@ async def test_an_array_is_writable_once_its_pending_resync_has_begun(
     """Else a reader may see legs that differ, and which one it sees changes."""
     pending = [True, True, False]
     (tmp_path / "array_state").write_text("readonly\n")
+    (tmp_path / "safe_mode_delay").write_text("0\n")
     monkeypatch.setattr(sysfs, "kernel_name", lambda device: Path(device).name)
     monkeypatch.setattr(md_sysfs, "directory", lambda _: tmp_path)
     monkeypatch.setattr(md_sysfs, "resync_pending", lambda _: pending.pop(0))
     await LinuxMd(CallsHere()).make_writable("/dev/md9")
     assert (tmp_path / "array_state").read_text().startswith("active")
+    assert float((tmp_path / "safe_mode_delay").read_text()) == SAFE_MODE_DELAY_S
     assert pending == []

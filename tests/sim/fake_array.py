@@ -19,7 +19,7 @@ T = TypeVar("T")
 DATA_GRAIN = MD_DATA_OFFSET_BYTES // GRAIN_BYTES
 SUPER_GRAIN = 0
 BITMAP_GRAIN = 1
-SAFE_MODE_DELAY_S = 0.2
+SAFE_MODE_DELAY_S = 5.0
 BITMAP_DELAY_S = 10.0
 DEFAULT_RATE_KIB_S = 200_000
 
@@ -91,6 +91,7 @@ class FakeArray(Block):
         self._grain_locks: dict[int, asyncio.Lock] = {}
         self._in_flight = 0
         self._writes = 0
+        self._wrote_s = 0.0
         self._turn = 0
         self._idle_task: asyncio.Task[None] | None = None
         self._sync_task: asyncio.Task[None] | None = None
@@ -259,6 +260,7 @@ class FakeArray(Block):
             self._writing[bio.grain] -= 1
             self._held_changed.fire()
             self._writes += 1
+            self._wrote_s = asyncio.get_running_loop().time()
             if not self.kernel.dead:
                 self._poke()
         return None
@@ -317,12 +319,14 @@ class FakeArray(Block):
 
     async def _when_idle(self) -> None:
         """Marks the array clean, and later its bitmap."""
+        loop = asyncio.get_running_loop()
         while True:
-            seen = self._writes
-            await asyncio.sleep(SAFE_MODE_DELAY_S)
             if self._in_flight:
                 return  # the end of that write comes back here
-            if seen != self._writes:
+            seen = self._writes
+            left_s = self._wrote_s + SAFE_MODE_DELAY_S - loop.time()
+            if left_s > 1e-6:
+                await asyncio.sleep(left_s)
                 continue
             if not self.need_resync and not self.clean:
                 self._now_clean(True)

@@ -37,6 +37,11 @@ BUSY_TIMEOUT_S = 3.0
 BUSY_RETRY_S = 0.05
 _RESYNC_TRIES = 100
 
+# For how long after its last write an array stays marked active. Of itself md takes 0.2 s, and each
+# write that comes later waits for a superblock on every leg, and is followed by another. What was
+# written to is in the bitmap, which keeps it for as long anyway.
+SAFE_MODE_DELAY_S = 5
+
 # An empty configuration: no ARRAY line and no AUTO policy of the host has a say.
 _CONFIG = "--config=none"
 _BITMAP_CHUNK = "1M"
@@ -107,6 +112,8 @@ class LinuxMd:
         directory = md_sysfs.directory(sysfs.kernel_name(device))
         if sysfs.attribute(directory / "array_state") not in md_sysfs.READ_ONLY:
             return
+        delay = str(SAFE_MODE_DELAY_S)
+        await self._write(device, directory / "safe_mode_delay", delay, "set the idle time of")
         await self._write(device, directory / "array_state", "active", "make writable")
         # md's own thread starts the resync that an unclean end left pending; nobody is to write
         # before it has, so that no reader sees legs that differ longer than need be.
