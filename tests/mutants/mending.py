@@ -32,6 +32,13 @@ MUTANTS = (
         f"{_MENDED}::test_records_lost_while_it_is_mended",
     ),
     mutant(
+        "mending-not-after-a-fence",
+        "what a fenced head left behind is not looked for",
+        "vastskyd/core/moving.py",
+        ("unclean = volume.unclean or last is not None", "unclean = volume.unclean"),
+        "tests/sim/test_failover.py::test_legs_that_a_fenced_head_left_behind_are_mended",
+    ),
+    mutant(
         "mending-with-too-few",
         "a volume is mended with fewer legs than tell the last writes",
         _MENDING,

@@ -165,7 +165,7 @@ class Watch:
             apart = [said for said in status.problems if "of its" not in said]
             if apart:
                 return f"status is {status.health}: {'; '.join(apart)}"
-        return self._legs_differ()
+        return self.legs_differ()
 
     def _left_behind(self) -> str:
         state = self._cluster.state()
@@ -186,7 +186,7 @@ class Watch:
                 return f"{host.name} has {stacks}"
         return ""
 
-    def _legs_differ(self) -> str:
+    def legs_differ(self) -> str:
         """All legs in the set hold the same of what is not being written just now."""
         state = self._cluster.state()
         for volume in state.volumes.values():

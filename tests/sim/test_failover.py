@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.sim.cluster import SimCluster
+from tests.sim.survey import Watch
 from tests.sim.test_cluster import at_the_end, attached, simulate, writing
 from vastskyd.core import answers, api
 from vastskyd.core.errors import BusyError, ConflictError, UnreachableError
@@ -157,6 +158,35 @@ def test_a_volume_counts_as_its_last_heads_until_that_one_is_fenced(
         await at_the_end(cluster, "h1")
 
     simulate(body, lambda: SimCluster(36))
+
+
+def test_legs_that_a_fenced_head_left_behind_are_mended() -> None:
+    """It has let go of one by itself, and nobody else was ever told: by the records all are in
+    sync (liveness 5009)."""
+
+    async def body(cluster: SimCluster) -> None:
+        await attached(cluster, copies=3, head="h2")
+        await asyncio.sleep(10)
+        cluster.world.partition("h2", "s1", "s2")
+        await asyncio.sleep(20)
+        await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
+        await asyncio.sleep(5)
+        await cluster.start_job(api.DetachVolume(volume="v"))
+        await asyncio.sleep(20)
+        for task in cluster.checker.tasks:
+            task.cancel()
+        cluster.world.heal()
+        await cluster.until("detached", 60, lambda: not cluster.owner("v"))
+        assert not await cluster.redundant()
+        watch = Watch(cluster)
+        assert watch.legs_differ()
+        await cluster.until("mended", 60, cluster.redundant)
+        assert not watch.legs_differ()
+        assert not cluster.owner("v")
+        await cluster.attach(head="h1")
+        await at_the_end(cluster, "h1")
+
+    simulate(body, lambda: SimCluster(38))
 
 
 @pytest.mark.parametrize("head", ["h1", "h2"])

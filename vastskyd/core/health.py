@@ -49,9 +49,20 @@ def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
     facts = _facts(turn, volume)
     words = [_segment_health(turn, volume, segment, facts) for segment in volume.segments]
     worst, why = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))
-    if worst is Health.REDUNDANT:
+    if worst is Health.REDUNDANT and _is_unknown(volume):
+        worst, why = (
+            Health.UNKNOWN,
+            "its last head was fenced; the next one sees which legs it left",
+        )
+    elif worst is Health.REDUNDANT:
         why = undecided(volume)
     return worst, "; ".join(said for said in (why, mending.note(turn, volume)) if said)
+
+
+def _is_unknown(volume: Volume) -> bool:
+    """Whether legs may be behind, and no head looks."""
+    written = any(segment.initialised for segment in volume.segments)
+    return volume.given() is None and volume.unclean and written and volume.copies > 1
 
 
 def _facts(turn: Turn, volume: Volume) -> dict[ExtentId, LegFact]:

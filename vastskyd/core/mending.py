@@ -96,6 +96,8 @@ class Look:
     def _segment_wants(self, volume: Volume, segment: Segment) -> bool:
         if not segment.initialised:
             return False  # what nothing was written to is placed elsewhere as it is
+        if volume.unclean:
+            return True
         in_sync = segment.in_sync()
         if len(in_sync) > volume.copies and all(reachable(self.turn, each) for each in in_sync):
             return True  # one more was made, and the old one is to go

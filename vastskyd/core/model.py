@@ -329,7 +329,9 @@ class ScrubResult(Record):
 class Volume(Record):
     """`epoch` is the last one given to an attachment; it never goes down. `standby`: heads that
     take the volume over when its own is unreachable, the first that can. `scrub_order` is the last
-    one given to a head; `scrub_failed_s` when a scrub last ended without a result."""
+    one given to a head; `scrub_failed_s` when a scrub last ended without a result. `unclean`: the
+    head that had it last was to be fenced, and none has had it since: legs may be behind that are
+    in the set by all that is known."""
 
     id: VolumeId
     name: str
@@ -346,6 +348,7 @@ class Volume(Record):
     scrubbed: ScrubResult | None = None
     scrub_order: int = 0
     scrub_failed_s: float = 0.0
+    unclean: bool = False
 
     def given(self) -> Attachment | None:
         """As people have it attached: nowhere while it is only mended."""

@@ -38,6 +38,7 @@ def give(
 ) -> None:
     """The next epoch: whoever had the volume before is fenced, then it is built on `head`."""
     epoch = volume.epoch + 1
+    last = _last_user(volume.attachment)
     attachment = Attachment(
         head=head,
         epoch=epoch,
@@ -46,9 +47,12 @@ def give(
         since_s=turn.wall_s,
         forced=forced,
         mending=mending,
-        fences=_last_user(volume.attachment),
+        fences=last,
     )
-    turn.draft.put(msgspec.structs.replace(volume, epoch=epoch, attachment=attachment))
+    unclean = volume.unclean or last is not None
+    turn.draft.put(
+        msgspec.structs.replace(volume, epoch=epoch, attachment=attachment, unclean=unclean)
+    )
 
 
 def _last_user(on: Attachment | None) -> NodeId | None:

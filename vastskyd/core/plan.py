@@ -374,7 +374,9 @@ def _attaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     active = fact is not None and fact.condition is VolumeCondition.ACTIVE
     # Of one that was mended there until just now, the head may not know yet that it gets a device.
     if current and fact is not None and active and (fact.exposed or attachment.mending):
-        _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
+        # Which legs are behind its array shows, and `recovery` has recorded.
+        seen = msgspec.structs.replace(volume, unclean=False)
+        _with_state(turn, seen, attachment, AttachmentState.ATTACHED)
         for job in turn.running(JobKind.ATTACH, subject=volume.id):
             turn.end_job(job, f"volume {volume.name} attached on {attachment.head}")
         how = "being mended" if attachment.mending else "attached"
