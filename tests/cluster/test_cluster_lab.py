@@ -97,9 +97,12 @@ def test_a_daemon_killed_while_the_kernel_has_a_call_of_its_is_back_at_once(
     """A disk of its host stands still, so a write to it sleeps, and cannot be killed. Its process
     is left, and goes once the disk goes on."""
     store = cluster["store1"]
+    cluster.online()
+    cluster.clean()  # a wipe might be what sleeps
     for disk in store.disks:
         store.slow_disk(disk, 1)
     asked = cluster["head1"].begin("vastskyctl volume create waits 16M --copies 3", timeout_s=300)
+    eventually("it is being created", lambda: cluster.volume("waits").state == "creating", 60)
     asleep = "ps -C vastskyd-kernel -L -o stat= | grep -q ^D && pgrep -x vastskyd-kernel"
     sleeper = eventually(
         "it sleeps in the kernel", lambda: str(store.run(asleep, check=False).stdout).strip(), 60
