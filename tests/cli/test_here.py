@@ -99,6 +99,17 @@ def test_a_volume_that_another_host_has_is_left_to_it(run: Run, cluster: FakeClu
     assert not cluster.changes()
 
 
+def test_a_volume_that_another_host_had_and_nobody_has_is_taken(
+    run: Run, cluster: FakeCluster, on: Callable[..., None]
+) -> None:
+    """The attach fences the one that had it."""
+    is_gone(cluster)
+    cluster.volumes = (msgspec.structs.replace(ELSEWHERE, attachment=AttachmentState.UNFENCED),)
+    on(api.AttachVolume, lambda: is_here(cluster))
+    assert run("volume", "take", "data", "--within", "5s").exit_code == 0
+    assert [type(each) for each in cluster.changes()] == [api.AttachVolume]
+
+
 def test_a_manager_that_is_late_is_waited_for_and_one_that_is_away_not_for_ever(
     run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

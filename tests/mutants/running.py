@@ -43,7 +43,7 @@ MUTANTS = (
         "running-takes-anothers",
         "a host that boots takes a volume from another that is out of reach",
         _HERE,
-        ("if view.head and view.head != me and ", "if not me and "),
+        ("if given and view.head != me:", "if not me:"),
         f"{_TAKEN}::test_a_volume_that_another_host_has_is_left_to_it",
     ),
     mutant(

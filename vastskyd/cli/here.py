@@ -108,13 +108,14 @@ def _taken(client: "Client", name: str, deadline_s: float) -> answers.LocalVolum
 def _attach(client: "Client", name: str, me: str) -> Job | None:
     """The job that was begun; None: it is attached here, or still on its way off."""
     view = one_volume(client, name)
-    if view.head and view.head != me and view.attachment is not AttachmentState.UNFENCED:
+    given = view.attachment not in (None, AttachmentState.UNFENCED)
+    if given and view.head != me:
         raise BusyError(
-            f"volume {name} is {view.attachment or 'attached'} on {view.head}",
+            f"volume {name} is {view.attachment} on {view.head}",
             hint=f"detach it there first; if {view.head} is lost: 'vastskyctl volume failover"
             f" {name} {me}'",
         )
-    if view.attachment is not None:
+    if given:
         return None
     return client.ask(api.AttachVolume(volume=name, head=NodeId(me)), api.JobStarted).job
 
