@@ -111,6 +111,15 @@ def test_a_failover_from_a_head_that_works() -> None:
 # --- a head that could not be fenced ----------------------------------------------------------
 
 
+async def _cut_off_and_moved(cluster: SimCluster, *stores: str) -> JobId:
+    """h2, together with these hosts; its volume is to go to h1."""
+    cluster.world.partition("h2", *stores)
+    await asyncio.sleep(20)
+    job = await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
+    await asyncio.sleep(5)
+    return job.id
+
+
 async def _is_given_up(cluster: SimCluster, job: JobId) -> None:
     within_s = cluster.policy.attach_timeout_s + 10
     async with asyncio.timeout(within_s):
@@ -135,11 +144,8 @@ def test_a_volume_counts_as_its_last_heads_until_that_one_is_fenced(
 
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, head="h2")
-        cluster.world.partition("h2", "s1", "s2", "s3")
-        await asyncio.sleep(20)
-        job = await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
-        await asyncio.sleep(5)
-        await ends(cluster, job.id)
+        job = await _cut_off_and_moved(cluster, "s1", "s2", "s3")
+        await ends(cluster, job)
         await asyncio.sleep(20)
         before = cluster.checker.acknowledged
         await asyncio.sleep(20)
@@ -167,10 +173,7 @@ def test_legs_that_a_fenced_head_left_behind_are_mended() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, copies=3, head="h2")
         await asyncio.sleep(10)
-        cluster.world.partition("h2", "s1", "s2")
-        await asyncio.sleep(20)
-        await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
-        await asyncio.sleep(5)
+        await _cut_off_and_moved(cluster, "s1", "s2")
         await cluster.start_job(api.DetachVolume(volume="v"))
         await asyncio.sleep(20)
         for task in cluster.checker.tasks:
@@ -195,11 +198,8 @@ def test_a_volume_whose_last_head_was_not_fenced_can_be_attached(head: str) -> N
 
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, head="h2")
-        cluster.world.partition("h2", "s1", "s2", "s3")
-        await asyncio.sleep(20)
-        job = await cluster.start_job(api.FailoverVolume(volume="v", head=NodeId("h1")))
-        await asyncio.sleep(5)
-        await cluster.ask(api.CancelJob(job=job.id))
+        job = await _cut_off_and_moved(cluster, "s1", "s2", "s3")
+        await cluster.ask(api.CancelJob(job=job))
         cluster.world.heal()
         await cluster.until("h2 is back", 60, lambda: _is_online(cluster, "h2"))
         await cluster.attach(head=head)
