@@ -47,8 +47,6 @@ SAID: dict[str, tuple[SmartHealth, dict[str, Any]]] = {
     "nvme-too-warm": (
         PASSED, {"reason": "", "notes": ("its temperature is out of range",), "temperature_c": 86}
     ),
-    "nvme-qemu": (PASSED, {"spare_percent": None, "temperature_c": 50, "power_on_h": 0}),
-    "nvme-qemu-failing": (FAILING, {"spare_percent": None}),
     "nvme-huge-numbers": (PASSED, {"media_errors": None, "temperature_c": None}),
     "nvme-log-refused": (
         UNKNOWN,
@@ -90,7 +88,6 @@ SAID: dict[str, tuple[SmartHealth, dict[str, Any]]] = {
         PASSED,
         {"wear_percent": 29, "spare_percent": 100, "spare_least_percent": 5, "pending": 1},
     ),
-    "sata-qemu": (PASSED, {"reallocated": 0, "temperature_c": 31}),
     "sata-verdict-refused": (
         UNKNOWN,
         {"reason": "SMART Status command failed: scsi error aborted command", "pending": 0},
@@ -111,7 +108,6 @@ SAID: dict[str, tuple[SmartHealth, dict[str, Any]]] = {
         {"reason": "HARDWARE IMPENDING FAILURE GENERAL HARD DRIVE FAILURE", "reallocated": 2311},
     ),
     "sas-hdd-too-warm": (PASSED, {"notes": ("WARNING: SPECIFIED TEMPERATURE EXCEEDED",)}),
-    "scsi-qemu": (PASSED, {"temperature_c": None}),
     "scsi-no-smart": (UNKNOWN, {"reason": "it has no SMART"}),
     "scsi-raid-volume": (UNKNOWN, {"reason": "it has no SMART"}),
     "usb-bridge-unknown": (
@@ -119,18 +115,62 @@ SAID: dict[str, tuple[SmartHealth, dict[str, Any]]] = {
     ),
     "usb-bridge-partial": (UNKNOWN, {"reallocated": 0, "model": "ST4000LM024-2AN17V"}),
     "usb-stick": (UNKNOWN, {"reason": "it has no SMART"}),
-    "virtio-blk": (UNKNOWN, {"reason": "/dev/vda: Unable to detect device type"}),
-    "loop-device": (UNKNOWN, {}),
     "no-such-device": (
         UNKNOWN, {"reason": "Smartctl open device: /dev/sdz failed: No such device"}
     ),
     "wrong-option": (UNKNOWN, {}),
+    "captured/nvme-qemu": (
+        PASSED,
+        {"model": "QEMU NVMe Ctrl", "spare_percent": None, "media_errors": 0, "wear_percent": 0,
+         "temperature_c": 50, "power_on_h": 0, "notes": ()},
+    ),
+    "captured/nvme-qemu-controller": (PASSED, {"temperature_c": 50}),
+    "captured/nvme-qemu-spare-used-up": (
+        FAILING, {"reason": "its reserve is used up", "spare_percent": 0}
+    ),
+    "captured/nvme-qemu-too-warm": (PASSED, {"notes": ("its temperature is out of range",)}),
+    "captured/nvme-qemu-degraded": (FAILING, {"reason": "its reliability is degraded"}),
+    "captured/nvme-qemu-read-only": (FAILING, {"reason": "it has become read-only"}),
+    "captured/nvme-qemu-degraded-and-read-only": (
+        FAILING, {"reason": "its reliability is degraded; it has become read-only"}
+    ),
+    "captured/sata-qemu": (
+        PASSED,
+        {"model": "QEMU HARDDISK", "reallocated": 0, "pending": None, "temperature_c": 31,
+         "power_on_h": 1, "notes": ()},
+    ),
+    "captured/sata-qemu-self-tested": (PASSED, {"reallocated": 0, "notes": ()}),
+    # The emulated disk goes on saying that it is switched on.
+    "captured/sata-qemu-smart-off": (
+        UNKNOWN, {"reason": "a SMART command failed, or its answer was damaged"}
+    ),
+    "captured/scsi-qemu-virtio": (
+        UNKNOWN,
+        {"reason": "it has no SMART", "model": "QEMU QEMU HARDDISK", "temperature_c": None},
+    ),
+    "captured/scsi-qemu-pvscsi": (
+        UNKNOWN,
+        {"reason": "it could not be opened, or did not say what it is",
+         "model": "QEMU QEMU HARDDISK"},
+    ),
+    "captured/scsi-debug": (PASSED, {"model": "Linux scsi_debug", "temperature_c": 38}),
+    "captured/dvd-qemu": (
+        UNKNOWN, {"reason": "it could not be opened, or did not say what it is"}
+    ),
+    "captured/virtio-blk": (UNKNOWN, {"reason": "/dev/vdc: Unable to detect device type"}),
+    "captured/null-blk": (UNKNOWN, {"reason": "/dev/nullb0: Unable to detect device type"}),
+    "captured/loop-device": (UNKNOWN, {"reason": "/dev/loop0: Unable to detect device type"}),
+    "captured/dm-linear": (UNKNOWN, {"reason": "/dev/mapper/x: Unable to detect device type"}),
+    "captured/no-such-device": (
+        UNKNOWN, {"reason": "/dev/nothing: Unable to detect device type"}
+    ),
 }  # fmt: skip
 ASLEEP = ("sata-standby", "sata-standby-by-the-system", "sas-standby")
 
 
 def test_every_output_is_held_against_what_it_says() -> None:
-    assert {path.stem for path in OUTPUTS.glob("*.json")} == {*SAID, *ASLEEP}
+    found = {path.relative_to(OUTPUTS).with_suffix("") for path in OUTPUTS.rglob("*.json")}
+    assert found == {Path(name) for name in (*SAID, *ASLEEP)}
 
 
 @pytest.mark.parametrize("name", SAID)

@@ -22,7 +22,7 @@ DISK = "/dev/disk/by-id/wwn-1"
         ("sata-hdd-growing", 64, SmartHealth.PASSED),
         ("sata-hdd-failing", 88, SmartHealth.FAILING),
         ("sata-standby", 2, None),
-        ("virtio-blk", 1, SmartHealth.UNKNOWN),
+        ("captured/virtio-blk", 1, SmartHealth.UNKNOWN),
     ],
 )
 async def test_a_disk_is_asked(
@@ -35,9 +35,7 @@ async def test_a_disk_is_asked(
         assert timeout_s == TIMEOUT_S
         assert status in ok
         said = (OUTPUTS / f"{name}.json").read_text()
-        assert [*argv[:-1], "/dev/disk"] == json.loads(said)["smartctl"]["argv"], (
-            "else it lacks some"
-        )
+        assert list(argv[:-1]) == json.loads(said)["smartctl"]["argv"][:-1], "else it lacks some"
         return Outcome(tuple(argv), status, said, "")
 
     monkeypatch.setattr(process, "run", answer)

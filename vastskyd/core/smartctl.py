@@ -15,6 +15,8 @@ from vastskyd.core.model import SmartHealth, SmartReading
 # Bits of smartctl's exit status (smartctl(8)). Others speak of logs and attributes, which the
 # output has in more detail.
 _NOT_READ = 0x01 | 0x02
+_NOT_OPENED = 0x02
+_REFUSED = 0x04
 _FAILING = 0x08
 
 # Whatever a disk counts, it does not count further; and all peers can carry it.
@@ -74,7 +76,8 @@ def parse(output: str, status: int) -> SmartReading | None:
     if status & _NOT_READ and any("mode, exit(" in message for message in said):
         return None
     if status & _NOT_READ:
-        return _unknown(said[0] if said else f"smartctl ended with status {status}")
+        reading = _unknown(said[0] if said else _not_read(status))
+        return msgspec.structs.replace(reading, model=_model(found))
     protocol = _at(found, "device", "protocol")
     if protocol == "NVMe":
         reading = _nvme(found, status)
@@ -84,7 +87,7 @@ def parse(output: str, status: int) -> SmartReading | None:
         reading = _ata(found, status)
     return msgspec.structs.replace(
         reading,
-        model=_text(_at(found, "model_name")) or _text(_at(found, "scsi_model_name")),
+        model=_model(found),
         notes=(*reading.notes, *_failed_self_test(found)),
         temperature_c=_degrees(_at(found, "temperature", "current")),
         power_on_h=_count(_at(found, "power_on_time", "hours")),
@@ -93,6 +96,12 @@ def parse(output: str, status: int) -> SmartReading | None:
 
 def _unknown(reason: str) -> SmartReading:
     return SmartReading(health=SmartHealth.UNKNOWN, reason=reason)
+
+
+def _not_read(status: int) -> str:
+    if status & _NOT_OPENED:
+        return "it could not be opened, or did not say what it is"
+    return f"smartctl ended with status {status}"
 
 
 # --- each kind of disk -------------------------------------------------------------------
@@ -115,7 +124,7 @@ def _nvme(found: dict[str, Any], status: int) -> SmartReading:
             health = SmartHealth.PASSED
     return SmartReading(
         health=health,
-        reason=reason or _why(health, found),
+        reason=reason or _why(health, found, status),
         media_errors=_count(_at(log, "media_errors")),
         wear_percent=_percent(_at(log, "percentage_used")),
         spare_percent=spare,
@@ -137,7 +146,7 @@ def _scsi(found: dict[str, Any], status: int) -> SmartReading:
     known = [count for count in failed if count is not None]
     return SmartReading(
         health=health,
-        reason=why if why and health is SmartHealth.FAILING else _why(health, found),
+        reason=why if why and health is SmartHealth.FAILING else _why(health, found, status),
         reallocated=_count(_at(found, "scsi_grown_defect_list")),
         pending=_count(_at(found, "scsi_pending_defects", "count")),
         media_errors=_count(sum(known)) if known else None,
@@ -164,7 +173,7 @@ def _ata(found: dict[str, Any], status: int) -> SmartReading:
     failing = health is SmartHealth.FAILING
     return SmartReading(
         health=health,
-        reason="; ".join(below[:_NOTES_MAX]) if failing and below else _why(health, found),
+        reason="; ".join(below[:_NOTES_MAX]) if failing and below else _why(health, found, status),
         reallocated=_raw(by_number.get(_REALLOCATED)),
         pending=_raw(by_number.get(_PENDING)),
         media_errors=max(known) if known else None,
@@ -287,7 +296,7 @@ def _verdict(found: dict[str, Any], status: int) -> SmartHealth:
     return SmartHealth.PASSED if passed is True else SmartHealth.UNKNOWN
 
 
-def _why(health: SmartHealth, found: dict[str, Any]) -> str:
+def _why(health: SmartHealth, found: dict[str, Any], status: int) -> str:
     if health is SmartHealth.PASSED:
         return ""
     if health is SmartHealth.FAILING:
@@ -297,7 +306,13 @@ def _why(health: SmartHealth, found: dict[str, Any]) -> str:
     if _at(found, "smart_support", "enabled") is False:
         return "its SMART is switched off: 'smartctl -s on' switches it on"
     said = _messages(found)
+    if not said and status & _REFUSED:
+        return "a SMART command failed, or its answer was damaged"
     return said[0] if said else "it does not say"
+
+
+def _model(found: dict[str, Any]) -> str:
+    return _text(_at(found, "model_name")) or _text(_at(found, "scsi_model_name"))
 
 
 def _messages(found: dict[str, Any]) -> list[str]:
