@@ -40,7 +40,7 @@ def rooms(draw: st.DrawFn) -> list[Room]:
         rack = "" if node == "d" else "r1" if node in "ab" else "r2"
         clean = tuple(free[: draw(st.integers(0, 2))])
         site = Site(DiskId(str(number)), NodeId(node), rack, drive, is_file)
-        made.append(Room(site, free, clean))
+        made.append(Room(site, free, clean, slow=draw(st.booleans())))
     return made
 
 
@@ -117,6 +117,13 @@ def test_a_placed_leg(there: list[Room], length: int, taken: list[int], apart: A
             assert room.site.rack not in racks
     elif any(r.site.rack not in racks for r in fits):
         assert room.site.rack not in racks
+    drives = {other.hardware for other in others}
+
+    def how_apart(site: Site) -> tuple[bool, bool, bool]:
+        return site.node not in nodes, site.rack not in racks, site.hardware not in drives
+
+    if any(not r.slow for r in fits if how_apart(r.site) == how_apart(room.site)):
+        assert not room.slow
 
 
 def single(*disks: Site) -> list[Room]:
@@ -155,6 +162,20 @@ def test_where_hosts_are_to_be_different_the_way_to_go_without_is_named() -> Non
     with pytest.raises(NoSpaceError) as refused:
         place_volume(8 * MIB, 2, single(on_n("a")), MIB, Apart.HOST, with_array=True)
     assert "--copies-apart" not in refused.value.hint
+
+
+def test_slow_disks_are_left_alone_while_there_is_room_and_taken_when_there_is_not() -> None:
+    """Three nodes, one slow: what fits on two goes there; more goes where it would go anyway."""
+    there = [
+        Room(Site(DiskId(name), NodeId(name)), [(4 * MIB, 100 * MIB)], slow=name == "c")
+        for name in "abc"
+    ]
+    for size, disks in ((90 * MIB, {"a", "b"}), (120 * MIB, {"a", "b", "c"})):
+        said = explain_volume(size, 2, there, 32 * MIB, Apart.HOST, with_array=False)
+        assert said.missing is None
+        assert {answer.disk for answer in said.disks if answer.takes_bytes} == disks
+        reasons = [answer.reason for answer in said.disks if not answer.takes_bytes]
+        assert reasons == ["not needed: it is slow, and others have room"] * (3 - len(disks))
 
 
 @given(ranges, st.tuples(grid, grid).map(lambda p: (min(p), max(p))))

@@ -9,6 +9,7 @@ _WISHES = "vastskyd/core/wishes.py"
 _TURN = "vastskyd/core/turn.py"
 _DISKS = "vastskyd/kernel/disks.py"
 _PLACEMENT = "vastskyd/core/placement.py"
+_PLACED = "tests/core/test_placement.py"
 
 _ROLE = "tests/sim/test_storage_role.py"
 _FOREIGN = "tests/sim/test_foreign_disks.py"
@@ -131,6 +132,13 @@ MUTANTS = (
         "vastskyd/roles/members.py",
         ("if block is not None and block.file == member.file:", "if block is not None:"),
         f"{_SINGLE}::test_a_loop_device_that_changed_hands_is_not_written_to",
+    ),
+    mutant(
+        "slow-disks-are-no-room",
+        "what does not fit on the disks that are quick is refused, though the slow ones have room",
+        _PLACEMENT,
+        ("for given in (rooms, _as_if_quick(rooms)):", "for given in (rooms,):"),
+        f"{_PLACED}::test_slow_disks_are_left_alone_while_there_is_room_and_taken_when_there_is_not",
     ),
     # --- copies apart ----------------------------------------------------------------------
     mutant(

@@ -3,9 +3,11 @@
 Invariants of every answer: extents lie on the grain, inside their disk's area, and overlap
 neither each other nor what is there; the legs of a segment are apart as the cluster says: on
 distinct nodes, or at least on distinct disks, and not on two partitions of one drive. As far as
-there is room they are on distinct nodes anyway, in distinct racks, and on distinct drives.
+there is room they are on distinct nodes anyway, in distinct racks, and on distinct drives; and, of
+the disks that this leaves, on none that is slow.
 """
 
+import dataclasses
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -49,12 +51,13 @@ def spread(sites: Collection[Site]) -> tuple[int, int]:
 @dataclass
 class Room:
     """A disk's free ranges: (start, end) pairs, sorted, apart, on the grain. `extents_left`: how
-    many more its description has room for."""
+    many more its description has room for. `slow`: what lies on it makes others wait."""
 
     site: Site
     free: list[tuple[int, int]]
     clean: tuple[tuple[int, int], ...] = ()
     extents_left: int = EXTENTS_MAX
+    slow: bool = False
 
     @property
     def disk(self) -> DiskId:
@@ -75,7 +78,7 @@ class Room:
         return max((end - start for start, end in self.free), default=0)
 
     def copy(self) -> "Room":
-        return Room(self.site, list(self.free), self.clean, self.extents_left)
+        return Room(self.site, list(self.free), self.clean, self.extents_left, self.slow)
 
     def take(self, length_bytes: int) -> "PlacedExtent":
         """The tightest range that holds it; of two alike a clean one, then the first."""
@@ -137,9 +140,11 @@ def place_volume(
     size_bytes = align_up(size_bytes)
     for count in _counts(size_bytes, segment_max_bytes):
         lengths = _cut(size_bytes, count)
-        placed = _place_segments(lengths, copies, rooms, apart, with_array=with_array)
-        if placed is not None:
-            return placed
+        # To keep off slow disks fills the others unevenly: what is left may be too little.
+        for given in (rooms, _as_if_quick(rooms)):
+            placed = _place_segments(lengths, copies, given, apart, with_array=with_array)
+            if placed is not None:
+                return placed
     total = sum(room.free_bytes for room in rooms)
     nodes = len({site.node for site in roomy})
     where = f"{nodes} nodes" if apart is Apart.HOST else f"{len(roomy)} disks"
@@ -149,6 +154,10 @@ def place_volume(
         f" on {where}, and no {what} may hold two copies of a segment",
         hint="enrol more disks, delete volumes, or ask for a smaller size or fewer copies",
     )
+
+
+def _as_if_quick(rooms: list[Room]) -> list[Room]:
+    return [dataclasses.replace(room, slow=False) for room in rooms]
 
 
 def _refuse_too_few(copies: int, roomy: list[Site], apart: Apart) -> None:
@@ -218,6 +227,8 @@ def _share(room: Room, extents: list[PlacedExtent], least_bytes: int) -> Answer:
         said = f"takes {len(here)} of {len(extents)} extents"
     elif room.largest_bytes < least_bytes:
         said = _too_small(room, least_bytes)
+    elif room.slow:
+        said = "not needed: it is slow, and others have room"
     else:
         said = "not needed: others have more free space, or are on another node, rack or drive"
     return Answer(room.disk, sum(here), said)
@@ -284,7 +295,8 @@ def _place_segments(
 def _choose(
     length_bytes: int, rooms: list[Room], others: Collection[Site], apart: Apart
 ) -> Room | None:
-    """The emptiest disk that fits, on another node, rack and drive if there is one that does.
+    """The emptiest disk that fits, on another node, rack and drive if there is one that does, and
+    of those one that is not slow: each write would wait for it.
 
     The emptiest node goes first: with three nodes and two copies this is what keeps the third
     usable until all are full.
@@ -309,6 +321,7 @@ def _choose(
             room.node not in nodes,
             room.site.rack not in racks,
             room.site.hardware not in drives,
+            not room.slow,
             by_node[room.node],
             room.free_bytes,
             room.disk,

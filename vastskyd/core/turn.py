@@ -151,6 +151,7 @@ class Turn:
                 free_ranges((disk.area_start_bytes, disk.area_end_bytes), used.get(disk.id, ())),
                 disk.clean,
                 EXTENTS_MAX - len(used.get(disk.id, ())),
+                disk.slow,
             )
             for disk in self.draft.disks.values()
             if disk.state is DiskState.ONLINE and self.facts[disk.node].online
