@@ -36,7 +36,8 @@ from vastskyd.core.model import (
 )
 from vastskyd.core.orders import orders
 from vastskyd.core.quorum import relied_on
-from vastskyd.core.recovering import Case, Rebuilt, rebuild
+from vastskyd.core.recovering import Rebuilt, rebuild
+from vastskyd.core.recovering_hosts import Case
 from vastskyd.core.recovery import _recorded, replace_lost_legs
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn

@@ -16,8 +16,7 @@ export. One that had an epoch and was not yet said to be initialised may have an
 stands on its legs tells, if all of them are there.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -25,49 +24,27 @@ from vastskyd.core.description import ExtentRecord, ExtentRecordState
 from vastskyd.core.documents import LegHint
 from vastskyd.core.evidence import Evidence, Found
 from vastskyd.core.half_made import completed
-from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
-from vastskyd.core.lineage import epoch_after, generation_after, next_lineage
+from vastskyd.core.ids import DiskId, ExtentId, NodeId, VolumeId
+from vastskyd.core.lineage import epoch_after, next_lineage
 from vastskyd.core.model import (
-    Apart,
     Attachment,
     AttachmentState,
-    Cluster,
-    Disk,
     DiskState,
-    Encryption,
     Extent,
     ExtentState,
-    Generation,
     Leg,
-    Node,
     Role,
     Segment,
     Volume,
     VolumeState,
 )
+from vastskyd.core.recovering_hosts import Case, Hosts
 from vastskyd.core.running_legs import RELIED_ON, hint_of, is_wiping, running_legs
 from vastskyd.core.state import ClusterState, Draft
-from vastskyd.core.witness import SegmentSighting, StackSighting, Witness
+from vastskyd.core.witness import SegmentSighting, StackSighting
 
 _EXPORT_KEY_DIGITS = 32
 _SHORT_ID = 8
-NOT_SEEN = "not seen since the manager's database was rebuilt"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a manager without records knows: itself, and who spoke to it. `before` are records that
-    were set aside whole: of them comes what no disk tells, and nothing else."""
-
-    cluster: ClusterId
-    cluster_name: str
-    manager: NodeId
-    encryption: Encryption
-    witnesses: Mapping[NodeId, Witness]
-    export_port_first: int
-    now_s: float
-    new_token: Callable[[int], str]
-    before: ClusterState = field(default_factory=ClusterState)
 
 
 @dataclass(frozen=True)
@@ -93,129 +70,20 @@ class _Rebuilding:
         self._case = case
         self._evidence = Evidence.of(case.witnesses)
         self._draft = Draft(ClusterState())
+        self._hosts = Hosts(case, self._evidence, self._draft)
         self._missing: list[str] = []
         self._blocked: list[str] = []
         self._notes: list[str] = []
         self._to_be_made: set[ExtentId] = set()
 
     def run(self) -> Rebuilt:
-        self._put_cluster()
-        self._put_hosts()
+        self._notes += self._hosts.put()
         for volume, found in sorted(self._evidence.volumes.items()):
             self._put_volume(volume, found)
         self._put_rest()
         self._check_stacks()
         self._tell_missing()
         return Rebuilt(self._draft, tuple(self._missing), tuple(self._blocked), tuple(self._notes))
-
-    # --- the cluster, its hosts and disks ---------------------------------------------------
-
-    def _put_cluster(self) -> None:
-        case = self._case
-        for record in (
-            *case.before.events.values(),
-            *case.before.secrets.values(),
-            *case.before.retired.values(),
-        ):
-            self._draft.put(record)
-        before = case.before.cluster.get(case.cluster)
-        told = [found.record.encryption for found in self._evidence.found.values()]
-        self._draft.put(
-            Cluster(
-                id=case.cluster,
-                name=case.cluster_name,
-                manager=case.manager,
-                created_s=case.now_s if before is None else before.created_s,
-                encryption=told[0] if told else case.encryption,
-                copies_apart=self._copies_apart() if before is None else before.copies_apart,
-            )
-        )
-        seen = max((w.said.revision for w in case.witnesses.values()), default=0)
-        self._draft.put(Generation(number=generation_after(seen)))
-
-    def _copies_apart(self) -> Apart:
-        """No disk tells. Where only one host has any, its copies are not further apart."""
-        hosts = {n for n, w in self._case.witnesses.items() if Role.STORAGE in w.said.roles}
-        for found in self._evidence.found.values():
-            hosts |= {hint.node for hint in found.record.legs if hint.node}
-        return Apart.DISK if len(hosts) == 1 else Apart.HOST
-
-    def _put_hosts(self) -> None:
-        for name, witness in sorted(self._case.witnesses.items()):
-            said = witness.said
-            before = self._case.before.nodes.get(name)
-            self._draft.put(
-                Node(
-                    id=name,
-                    roles=said.roles,
-                    addresses=said.addresses,
-                    port=said.port,
-                    export_port=self._export_port(name),
-                    rack=said.rack,
-                    joined_s=self._case.now_s if before is None else before.joined_s,
-                )
-            )
-            self._notes += [f"{name}: {what}" for what in said.unreadable]
-        for disk, place in sorted(self._evidence.disks.items()):
-            sighting = place.sighting
-            self._draft.put(
-                Disk(
-                    id=disk,
-                    node=place.node,
-                    path=sighting.path,
-                    serial=sighting.serial,
-                    size_bytes=sighting.size_bytes,
-                    area_start_bytes=place.description.area_start_bytes,
-                    area_end_bytes=place.description.area_end_bytes,
-                    state=DiskState.FAILED if sighting.failed else DiskState.ONLINE,
-                    reason=sighting.failed,
-                )
-            )
-
-    def _export_port(self, head: NodeId) -> int:
-        """Of a server that runs for it: another would cut its volumes off for a moment."""
-        server = self._evidence.servers.get(head)
-        if server is not None:
-            return server.port
-        taken = {server.port for server in self._evidence.servers.values()}
-        taken |= {node.export_port for node in self._draft.nodes.values()}
-        return next(p for p in range(self._case.export_port_first, 65536) if p not in taken)
-
-    def _put_unseen(self, hint: LegHint) -> None:
-        """The place of a leg that others speak of."""
-        if hint.disk in self._draft.disks:
-            return
-        self._put_unseen_node(hint.node, Role.STORAGE)
-        disk = Disk(
-            id=hint.disk,
-            node=hint.node,
-            path=hint.disk,
-            serial="",
-            size_bytes=0,
-            area_start_bytes=0,
-            area_end_bytes=0,
-            state=DiskState.UNSEEN,
-            reason=NOT_SEEN,
-        )
-        self._draft.put(disk)
-
-    def _put_unseen_node(self, name: NodeId, role: Role) -> None:
-        known = self._draft.nodes.get(name)
-        if known is not None:
-            if known.unseen and role not in known.roles:
-                self._draft.put(msgspec.structs.replace(known, roles=(*known.roles, role)))
-            return
-        server = self._evidence.servers.get(name)
-        self._draft.put(
-            Node(
-                id=name,
-                roles=(role,),
-                addresses=() if server is None else server.addresses,
-                port=0,
-                export_port=self._export_port(name),
-                unseen=True,
-            )
-        )
 
     # --- volumes ----------------------------------------------------------------------------
 
@@ -287,7 +155,7 @@ class _Rebuilding:
             state = AttachmentState.FENCING
         else:
             state = AttachmentState.ATTACHED
-            self._put_unseen_node(export.head, Role.HEAD)
+            self._hosts.put_unseen(export.head, Role.HEAD)
         on = self._on(export.head, epoch, export.export_key, state)
         mending = self._evidence.is_mended(volume, epoch)
         return msgspec.structs.replace(on, mending=mending), None
@@ -390,7 +258,7 @@ class _Rebuilding:
             self._put_found(there, keep=True)
             return
         if hint.disk not in self._evidence.disks and hint.disk:
-            self._put_unseen(hint)
+            self._hosts.put_unseen_disk(hint)
             state, wipe_first = ExtentState.READY, False
         elif fresh and self._is_free(hint.disk, hint.offset_bytes, config.length_bytes):
             state, wipe_first = ExtentState.PREPARING, True

@@ -13,7 +13,8 @@ from vastskyd.core.description import DiskDescription
 from vastskyd.core.errors import ConflictError, DeviceError, VastskyError
 from vastskyd.core.ids import DiskId, NodeId
 from vastskyd.core.model import Encryption, Record
-from vastskyd.core.recovering import Case, Rebuilt, rebuild
+from vastskyd.core.recovering import Rebuilt, rebuild
+from vastskyd.core.recovering_hosts import Case
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.witness import Introduction, Witness
 from vastskyd.ports import Clock, Peers, Vault
