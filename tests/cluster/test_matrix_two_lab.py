@@ -8,6 +8,7 @@ from tests.cluster.cluster import Cluster, eventually
 from tests.cluster.matrix import HEAD, row
 from tests.demo.hosts import MANAGER, MIB
 from tests.lab.disks import Disk
+from vastskyd.kernel.md import SAFE_MODE_DELAY_S
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("rows")]
 
@@ -21,6 +22,8 @@ def test_a_rack(cluster: Cluster) -> None:
     """Two hosts with two of three copies, and one of two: as far as there are racks, copies are in
     different ones. Between two writes md marks the array clean, here after 0.2 s: the next needs a
     superblock on every leg first, those two included."""
+    delays = cluster[HEAD].run("cat /sys/block/md*/md/safe_mode_delay").stdout.split()
+    assert {float(delay) for delay in delays} == {SAFE_MODE_DELAY_S}
     cluster[HEAD].run(MARK_CLEAN_EARLY)
     with row(cluster, "a-rack", "two", "three", pause_s=2 * MD_IDLE_S) as it:
         assert "store3" in cluster.stores_of("two")

@@ -13,6 +13,7 @@ _EFFECTS = "vastskyd/roles/effects.py"
 _SLOTS = "vastskyd/ondisk/slots.py"
 _CODEC = "vastskyd/ondisk/codec.py"
 
+_ORDER = "tests/kernel/test_direct.py"
 _FLUSHES = "tests/kernel/test_flushes.py"
 _SERVED = "tests/exports/test_flushes.py::test_what_was_answered_is_durable"
 _NBD_TESTS = "tests/kernel/test_nbd_netlink.py"
@@ -39,6 +40,28 @@ _BITMAP = (
 _FLAGS = ('struct.pack("=Q", connection.server_flags)', 'struct.pack("=Q", 1)')
 
 MUTANTS = (
+    # --- order -----------------------------------------------------------------------------
+    mutant(
+        "order-late-writes-come-last",
+        "what a killed vastskyd was writing may reach the disk after what the next one wrote",
+        _DIRECT,
+        ("        alone_with(fd, offset_bytes, length)\n", ""),
+        f"{_ORDER}::test_an_earlier_write_is_waited_for[write]",
+    ),
+    mutant(
+        "order-late-zeros-come-last",
+        "a killed vastskyd's wipe may zero what was written after the next one's wipe",
+        _DIRECT,
+        ("        alone_with(fd, offset_bytes, length_bytes)\n", ""),
+        f"{_ORDER}::test_an_earlier_write_is_waited_for[zero]",
+    ),
+    mutant(
+        "order-late-writes-are-not-read",
+        "a description is read that a killed vastskyd is still writing",
+        "vastskyd/kernel/disks.py",
+        ("SLOT_BYTES, settled=True)", "SLOT_BYTES)"),
+        f"{_ORDER}::test_slots_are_read_when_they_are_settled",
+    ),
     # --- flushes ---------------------------------------------------------------------------
     mutant(
         "flush-only-when-asked",

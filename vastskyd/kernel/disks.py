@@ -71,7 +71,7 @@ class LinuxDisks:
 
     async def read_slots(self, path: str) -> SlotBytes:
         what = f"read the slots of {path}"
-        act = partial(_read_at_slots, path, SLOT_BYTES)
+        act = partial(_read_at_slots, path, SLOT_BYTES, settled=True)
         return SlotBytes(await self._calls.call(act, CALL_TIMEOUT_S, what, lane=path))
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
@@ -201,8 +201,10 @@ def _kernel_names() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read_at_slots(path: str, length_bytes: int) -> tuple[bytes, ...]:
-    return tuple(direct.read(path, offset, length_bytes) for offset in SLOT_OFFSETS_BYTES)
+def _read_at_slots(path: str, length_bytes: int, *, settled: bool = False) -> tuple[bytes, ...]:
+    return tuple(
+        direct.read(path, offset, length_bytes, settled=settled) for offset in SLOT_OFFSETS_BYTES
+    )
 
 
 def _remnants(path: str) -> str:
@@ -239,6 +241,7 @@ def _zero_ends(path: str) -> None:
     """All before the area of the extents, an older description with it, and the last MiB."""
     size = sysfs.size_bytes(Path("/sys/class/block") / sysfs.kernel_name(path))
     with direct.opened(path, os.O_RDWR | os.O_EXCL) as fd:
-        direct.zero_open(fd, 0, min(AREA_START_BYTES, size))
-        direct.zero_open(fd, max(0, size - MIB), min(MIB, size))
+        for offset, end in ((0, min(AREA_START_BYTES, size)), (max(0, size - MIB), size)):
+            direct.alone_with(fd, offset, end - offset)
+            direct.zero_open(fd, offset, end - offset)
         os.fsync(fd)
