@@ -377,7 +377,8 @@ class Disks(Protocol):
         """NotFoundError: no such device."""
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
-        """Durable when it returns."""
+        """Durable when it returns. It comes after writes that were begun before, be it by a
+        vastskyd that was killed; so do `read_slots` and `wipe`."""
 
     async def remnants(self, path: str) -> str:
         """What else than a signature says that it is no new disk, for people: who has it open, or

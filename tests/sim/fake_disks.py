@@ -140,6 +140,9 @@ class DiskBlock(Block):
         self._taken: dict[asyncio.Task[object], None] = {}
         # Slot writes on their way: a power cut loses, completes or tears them.
         self.writing: dict[int, bytes] = {}
+        # As kernel/direct.py: who writes the same bytes, or reads slots, waits for who began before.
+        self.order = asyncio.Lock()
+        self.wipe_order = asyncio.Lock()
 
     @property
     def stable_path(self) -> str:
@@ -239,12 +242,13 @@ class FakeDisks:
             return await self._kernel.call("read of slots", work, CALL_TIMEOUT_S, lane=path)
 
     async def _read_slots(self, block: DiskBlock) -> SlotBytes:
-        if block.media.slow_s:
-            await asyncio.sleep(block.media.slow_s)
-            block.took_s += block.media.slow_s
+        async with block.order:
+            if block.media.slow_s:
+                await asyncio.sleep(block.media.slow_s)
+                block.took_s += block.media.slow_s
             self._usable(block.path)
-        block.media.done += 1
-        return SlotBytes(tuple(each.ljust(SLOT_BYTES, b"\0") for each in block.media.slots))
+            block.media.done += 1
+            return SlotBytes(tuple(each.ljust(SLOT_BYTES, b"\0") for each in block.media.slots))
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
         async with self._door.step("disks.write_slot"):
@@ -255,12 +259,14 @@ class FakeDisks:
             await self._kernel.call("write of a slot", work, CALL_TIMEOUT_S, lane=path)
 
     async def _write_slot(self, block: DiskBlock, slot: int, content: bytes) -> None:
-        block.writing[slot] = content
-        await asyncio.sleep(SLOT_WRITE_S + block.media.slow_s)
-        self._usable(block.path)
-        store_slot(block.media, slot, content)
-        block.writing.pop(slot, None)
-        block.media.flush()
+        async with block.order:
+            self._usable(block.path)
+            block.writing[slot] = content
+            await asyncio.sleep(SLOT_WRITE_S + block.media.slow_s)
+            self._usable(block.path)
+            store_slot(block.media, slot, content)
+            block.writing.pop(slot, None)
+            block.media.flush()
 
     async def remnants(self, path: str) -> str:
         async with self._door.step("disks.remnants"):
@@ -283,12 +289,13 @@ class FakeDisks:
 
     async def _erase(self, block: DiskBlock) -> None:
         """Both ends: the slots are before the area of the extents."""
-        block.media.found = ""
-        first_grains = range(AREA_START_BYTES // GRAIN_BYTES)
-        for grain in (*first_grains, block.media.size_bytes // GRAIN_BYTES - 1):
-            await self._clear(block, grain)
-        block.media.slots = empty_slots()
-        block.media.flush()
+        async with block.order:
+            block.media.found = ""
+            first_grains = range(AREA_START_BYTES // GRAIN_BYTES)
+            for grain in (*first_grains, block.media.size_bytes // GRAIN_BYTES - 1):
+                await self._clear(block, grain)
+            block.media.slots = empty_slots()
+            block.media.flush()
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         async with self._door.step("disks.wipe"):
@@ -299,9 +306,10 @@ class FakeDisks:
 
     async def _wipe(self, block: DiskBlock, first: int, count: int) -> None:
         """Grain by grain: a power cut finds it half done."""
-        for grain in range(first, first + count):
-            await self._clear(block, grain)
-        block.media.flush()
+        async with block.wipe_order:
+            for grain in range(first, first + count):
+                await self._clear(block, grain)
+            block.media.flush()
 
     async def _clear(self, block: DiskBlock, grain: int) -> None:
         await asyncio.sleep(WIPE_S_PER_GRAIN + block.media.slow_s / WIPE_GRAINS_AT_ONCE)

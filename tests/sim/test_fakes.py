@@ -306,6 +306,23 @@ def test_slots_and_wipes_of_a_disk() -> None:
     sim(test)
 
 
+def test_what_a_killed_daemon_was_writing_comes_before_what_the_next_one_writes() -> None:
+    async def test(stack: Stack) -> None:
+        media, disks = stack.world.hosts["store1"].media[0], stack.storage[1].disks
+        path = (await disks.list())[0].path
+        media.slow_s = 5.0
+        killed = asyncio.create_task(disks.write_slot(path, 0, b"earlier"))
+        await asyncio.sleep(1.0)
+        killed.cancel()
+        media.slow_s = 0.0
+        assert (await disks.read_slots(path)).slots[0].startswith(b"earlier")
+        await disks.write_slot(path, 0, b"later")
+        await asyncio.sleep(30.0)
+        assert (await disks.read_slots(path)).slots[0].startswith(b"later")
+
+    sim(test)
+
+
 def test_a_power_cut_loses_completes_or_tears_a_slot() -> None:
     seen = set()
     for seed in range(30):
