@@ -140,7 +140,7 @@ class DiskBlock(Block):
         self._taken: dict[asyncio.Task[object], None] = {}
         # Slot writes on their way: a power cut loses, completes or tears them.
         self.writing: dict[int, bytes] = {}
-        # As kernel/direct.py: who writes the same bytes, or reads slots, waits for who began before.
+        # As in kernel/direct.py: who writes, or reads slots, waits for who began before.
         self.order = asyncio.Lock()
         self.wipe_order = asyncio.Lock()
 
