@@ -55,7 +55,9 @@ async def plug(cluster: SimCluster, *media: FakeMedia) -> None:
 
 
 async def shown(cluster: SimCluster, path: str = PATH) -> answers.DiskView:
+    """To who asks the manager, and to who asks the host."""
     listed: answers.DiskList = await cluster.ask(api.ListDisks(disk=f"s1:{path}"))
+    assert listed.disks[0] in cluster.members["s1"].local_disks()
     return listed.disks[0]
 
 

@@ -3,9 +3,8 @@
 import asyncio
 from dataclasses import replace
 
-import msgspec
-
 from tests.sim.cluster import LEG_TIMEOUT_S, POLICY, SimCluster
+from tests.sim.fake_disks import FAILING
 from tests.sim.test_cluster import at_the_end, attached, simulate
 from vastskyd.core import answers, api
 
@@ -53,21 +52,23 @@ def test_a_host_shows_its_disks_as_the_manager_does() -> None:
         assert disk.smart is not None
         assert (disk.state, disk.node) == ("online", "s1")
         assert 0 < disk.free_bytes < disk.size_bytes
+        assert disk.volumes == ("v",)
         assert told
         assert cluster.members["h1"].local_disks() == ()
+        cluster.world.hosts["s1"].media[0].smart = FAILING
+        await cluster.until("it is failing", 60, lambda: shows_failing(cluster))
+        await cluster.until("it shows the same", 20, lambda: same(cluster))
+        (disk,) = cluster.members["s1"].local_disks()
         cluster.world.partition("h1")
         (alone,) = cluster.members["s1"].local_disks()
         assert alone == disk
 
+    def shows_failing(cluster: SimCluster) -> bool:
+        return [disk.state for disk in cluster.members["s1"].local_disks()] == ["failing"]
+
     async def same(cluster: SimCluster) -> bool:
         wanted: answers.DiskList = await cluster.ask(api.ListDisks(node="s1"))
-        shown = tuple(by_itself(each) for each in wanted.disks)
-        return cluster.members["s1"].local_disks() == shown
-
-    def by_itself(disk: answers.DiskView) -> answers.DiskView:
-        """Without what only the manager can say."""
-        smart = disk.smart and msgspec.structs.replace(disk.smart, read_s=0.0)
-        return msgspec.structs.replace(disk, volumes=(), smart=smart)
+        return cluster.members["s1"].local_disks() == wanted.disks
 
     simulate(body, lambda: SimCluster(43))
 

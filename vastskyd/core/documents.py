@@ -8,7 +8,7 @@ one whole. A report is the node's whole view of its kernel and disks; the manage
 from enum import StrEnum
 
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
-from vastskyd.core.model import Encryption, Layout, LegState, Record, SmartReading
+from vastskyd.core.model import DiskState, Encryption, Layout, LegState, Record, SmartReading
 
 # --- documents: what should be -----------------------------------------------------------
 
@@ -78,6 +78,24 @@ class ExportServerSpec(Record):
     encryption: Encryption
 
 
+class DiskWords(Record):
+    """What the manager alone knows of a disk, for who asks its host: what has been decided about it
+    and why, whose legs are on it, and what its SMART warns of, as read at `smart_read_s`."""
+
+    state: DiskState = DiskState.ONLINE
+    reason: str = ""
+    volumes: tuple[str, ...] = ()
+    smart_read_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+class OfferWords(Record):
+    """The same of a disk that is not enrolled, if it is not what the host itself says of it."""
+
+    path: str
+    message: str
+
+
 class DiskSpec(Record):
     """A disk this host should have. `wipe` allows enrolment to destroy what is on it, `failing` to
     take it though its SMART health fails. `unasked`: nobody asked for it, so nothing at all may be
@@ -90,12 +108,14 @@ class DiskSpec(Record):
     wipe: bool = False
     failing: bool = False
     unasked: bool = False
+    words: DiskWords = DiskWords()
 
 
 class StorageDocument(Record):
     disks: tuple[DiskSpec, ...] = ()
     extents: tuple[ExtentSpec, ...] = ()
     servers: tuple[ExportServerSpec, ...] = ()
+    offers: tuple[OfferWords, ...] = ()
 
 
 class Endpoint(Record):

@@ -1,11 +1,15 @@
 """What a host can say of its own volumes and disks without the manager."""
 
+import msgspec
+
 from vastskyd.core.answers import DiskView, LocalVolume, SmartView
 from vastskyd.core.documents import (
     CandidateFact,
     DiskCondition,
     DiskFact,
     DiskSpec,
+    DiskWords,
+    ExtentWish,
     HeadDocument,
     HeadReport,
     LegCondition,
@@ -18,14 +22,12 @@ from vastskyd.core.documents import (
     VolumeSpec,
 )
 from vastskyd.core.ids import DiskId, NodeId
-from vastskyd.core.model import SmartReading
+from vastskyd.core.model import DiskState, SmartReading
 from vastskyd.core.names import volume_device
 
 STALLED = "stalled"
 DEGRADED = "degraded"
 REBUILDING = "rebuilding"
-
-_DISK_STATES = {DiskCondition.PRESENT: "online"}
 
 
 def local_volumes(
@@ -95,51 +97,72 @@ def _where(leg: LegSpec | None) -> str:
 def local_disks(
     node: NodeId, document: StorageDocument, report: StorageReport
 ) -> tuple[DiskView, ...]:
-    """The disks that this host is to have, and those that it could offer, as it sees them."""
+    """The disks that this host is to have, and those that it could offer: what it sees of them, and
+    what the manager has told it of them."""
     facts = {fact.id: fact for fact in report.disks}
     enrolled = [
         _local_disk(node, document, spec, facts.get(spec.id))
         for spec in sorted(document.disks, key=lambda spec: spec.path)
     ]
-    return (*enrolled, *(candidate_view(node, each) for each in report.candidates))
+    told = {offer.path: offer.message for offer in document.offers}
+    offered = (
+        candidate_view(node, each, told.get(each.path, each.found)) for each in report.candidates
+    )
+    return (*enrolled, *offered)
 
 
 def _local_disk(
     node: NodeId, document: StorageDocument, spec: DiskSpec, fact: DiskFact | None
 ) -> DiskView:
+    words = spec.words
+    state = _local_state(spec, fact)
     if fact is None:
-        state = "enrolling" if spec.enrol else "unknown"
         fact = DiskFact(id=spec.id, path=spec.path, condition=DiskCondition.MISSING)
-    else:
-        state = _DISK_STATES.get(fact.condition, fact.condition.value)
-    used_bytes = sum(each.length_bytes for each in document.extents if each.disk == spec.id)
+    extents = [each for each in document.extents if each.disk == spec.id]
     area_bytes = fact.area_end_bytes - fact.area_start_bytes
+    if fact.message:
+        words = msgspec.structs.replace(words, reason=fact.message)
     return DiskView(
         id=spec.id,
         node=node,
         path=fact.path or spec.path,
         serial=spec.serial,
         size_bytes=fact.size_bytes,
-        free_bytes=max(0, area_bytes - used_bytes),
+        free_bytes=max(0, area_bytes - sum(each.length_bytes for each in extents)),
         state=state,
-        message=fact.message or "slow" * (fact.slow_ms > 0) or _made_of(fact),
-        smart=None if fact.smart is None else smart_view(fact.smart),
+        message=disk_message(
+            words,
+            file=fact.file,
+            slow=fact.slow_ms > 0,
+            wiping=any(each.wish is ExtentWish.RELEASE for each in extents),
+        ),
+        volumes=words.volumes,
+        smart=None if fact.smart is None else smart_view(fact.smart, words),
     )
 
 
-def _made_of(fact: DiskFact) -> str:
-    return f"file {fact.file}" if fact.file else ""
+def _local_state(spec: DiskSpec, fact: DiskFact | None) -> str:
+    """A disk that is there is what the manager has made of it, once that knows that it is there."""
+    if fact is None:
+        return "enrolling" if spec.enrol else "unknown"
+    if fact.condition is not DiskCondition.PRESENT:
+        return fact.condition.value
+    known = spec.words.state
+    return (DiskState.ONLINE if known is DiskState.MISSING else known).value
 
 
-def smart_view(
-    reading: SmartReading, read_s: float = 0.0, warnings: tuple[str, ...] = ()
-) -> SmartView:
-    """`warnings` are the manager's to say, by what the disk said before."""
+def disk_message(words: DiskWords, *, file: str, slow: bool, wiping: bool) -> str:
+    said = [f"file {file}"] * bool(file) + [words.reason] * bool(words.reason)
+    said += ["slow"] * slow + ["wiping freed extents"] * wiping
+    return "; ".join((*said, *words.warnings))
+
+
+def smart_view(reading: SmartReading, words: DiskWords) -> SmartView:
     return SmartView(
         health=reading.health,
         reason=reading.reason,
         model=reading.model,
-        read_s=read_s,
+        read_s=words.smart_read_s,
         reallocated=reading.reallocated,
         pending=reading.pending,
         media_errors=reading.media_errors,
@@ -147,11 +170,11 @@ def smart_view(
         spare_percent=reading.spare_percent,
         temperature_c=reading.temperature_c,
         power_on_h=reading.power_on_h,
-        warnings=warnings,
+        warnings=words.warnings,
     )
 
 
-def candidate_view(node: NodeId, candidate: CandidateFact) -> DiskView:
+def candidate_view(node: NodeId, candidate: CandidateFact, message: str) -> DiskView:
     """A disk that is not enrolled has no id."""
     return DiskView(
         id=DiskId(""),
@@ -161,5 +184,5 @@ def candidate_view(node: NodeId, candidate: CandidateFact) -> DiskView:
         size_bytes=candidate.size_bytes,
         free_bytes=0,
         state="candidate",
-        message=candidate.found,
+        message=message,
     )

@@ -39,6 +39,7 @@ from vastskyd.core.names import export_name
 from vastskyd.core.offers import unasked_job
 from vastskyd.core.recovery import admitted_rebuilds, is_condemned
 from vastskyd.core.scrubbing import admitted_scrubs
+from vastskyd.core.standing import Users, disk_users, disk_words, offer_words
 from vastskyd.core.turn import Turn
 
 # A wish for wiping is carried in the enrol job's text, so that it outlives a manager's death.
@@ -57,11 +58,12 @@ def orders(turn: Turn) -> dict[NodeId, Orders]:
     """For every node that was seen; an empty document where it has nothing to do."""
     rebuilds = admitted_rebuilds(turn)
     scrubs = admitted_scrubs(turn, rebuilds)
+    users = disk_users(turn)
     disks: dict[NodeId, list[DiskSpec]] = {}
     for disk in turn.draft.disks.values():
         if disk.state is DiskState.UNSEEN:
             continue
-        disks.setdefault(disk.node, []).append(_disk_spec(turn, disk))
+        disks.setdefault(disk.node, []).append(_disk_spec(turn, disk, users))
     extents: dict[NodeId, list[ExtentSpec]] = {}
     served: dict[NodeId, set[NodeId]] = {}
     legs = {leg.extent: (volume, segment, leg) for volume, segment, leg in turn.draft.legs()}
@@ -79,6 +81,7 @@ def orders(turn: Turn) -> dict[NodeId, Orders]:
                 disks=tuple(disks.get(node.id, ())),
                 extents=tuple(extents.get(node.id, ())),
                 servers=_servers(turn, served.get(node.id, set())),
+                offers=offer_words(turn, node.id),
             ),
             _head_document(turn, node, rebuilds.legs, scrubs),
         )
@@ -87,7 +90,7 @@ def orders(turn: Turn) -> dict[NodeId, Orders]:
     }
 
 
-def _disk_spec(turn: Turn, disk: Disk) -> DiskSpec:
+def _disk_spec(turn: Turn, disk: Disk, users: Users) -> DiskSpec:
     enrol = disk.state is DiskState.ENROLLING
     jobs = turn.running(JobKind.ENROL, subject=disk.id) if enrol else []
     return DiskSpec(
@@ -98,6 +101,7 @@ def _disk_spec(turn: Turn, disk: Disk) -> DiskSpec:
         wipe=any(job.message == WIPE_ALLOWED for job in jobs),
         failing=disk.smart_ignored,
         unasked=enrol and unasked_job(turn, disk) is not None,
+        words=disk_words(turn, disk, users),
     )
 
 

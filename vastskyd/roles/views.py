@@ -12,7 +12,6 @@ from vastskyd.core.answers import (
     NodeList,
     NodeView,
     SegmentView,
-    SmartView,
     VolumeList,
     VolumeView,
 )
@@ -21,10 +20,10 @@ from vastskyd.core.documents import CandidateFact, LegCondition, LegFact
 from vastskyd.core.draining import drain_progress
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.guards import guarded_length
-from vastskyd.core.health import Health, ailments, cluster_health, problems, volume_health
-from vastskyd.core.ids import DiskId, ExtentId, JobId, NodeId
+from vastskyd.core.health import Health, cluster_health, problems, volume_health
+from vastskyd.core.ids import ExtentId, JobId, NodeId
 from vastskyd.core.legs import leg_facts, reachable
-from vastskyd.core.local import candidate_view, smart_view
+from vastskyd.core.local import candidate_view, disk_message, smart_view
 from vastskyd.core.model import (
     SERVING,
     AttachmentState,
@@ -39,10 +38,10 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.names import volume_device
-from vastskyd.core.offers import what_is_on, why_not
 from vastskyd.core.paging import page
 from vastskyd.core.scrubbing import scrub_progress
 from vastskyd.core.sharing import notes
+from vastskyd.core.standing import Users, disk_users, disk_words, offer_message
 from vastskyd.core.turn import Turn
 
 _EVENTS_MAX = 1000
@@ -99,7 +98,7 @@ def _node(turn: Turn, node: Node) -> NodeView:
 def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     if request.node:
         turn.draft.node(request.node)
-    users = _users(turn)
+    users = disk_users(turn)
     views = [
         _disk(turn, disk, users)
         for disk in turn.draft.disks.values()
@@ -121,31 +120,16 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
 
 
 def _candidate(turn: Turn, node: NodeId, candidate: CandidateFact) -> DiskView:
-    view = candidate_view(node, candidate)
-    said = what_is_on(turn, candidate)
-    if candidate.matches and not candidate.found and (why := why_not(turn, node, candidate)):
-        said = f"not enrolled by itself: {why}"
-    return msgspec.structs.replace(view, message=said)
+    return candidate_view(node, candidate, offer_message(turn, node, candidate))
 
 
-def _users(turn: Turn) -> dict[DiskId, set[str]]:
-    """The names of the volumes that have legs on each disk."""
-    users: dict[DiskId, set[str]] = {}
-    for volume, _, leg in turn.draft.legs():
-        extent = turn.draft.extents.get(leg.extent)
-        if extent is not None:
-            users.setdefault(extent.disk, set()).add(volume.name)
-    return users
-
-
-def _disk(turn: Turn, disk: Disk, users: dict[DiskId, set[str]]) -> DiskView:
+def _disk(turn: Turn, disk: Disk, users: Users) -> DiskView:
     unreachable = not turn.facts[disk.node].online and disk.state in SERVING
+    words = disk_words(turn, disk, users)
     wiping = any(
         extent.disk == disk.id and extent.state is ExtentState.RELEASED
         for extent in turn.draft.extents.values()
     )
-    said = [f"file {disk.file}"] * bool(disk.file) + [disk.reason] * bool(disk.reason)
-    said += ["slow"] * disk.slow + ["wiping freed extents"] * wiping + ailments(turn, disk)
     return DiskView(
         id=disk.id,
         node=disk.node,
@@ -154,16 +138,10 @@ def _disk(turn: Turn, disk: Disk, users: dict[DiskId, set[str]]) -> DiskView:
         size_bytes=disk.size_bytes,
         free_bytes=_free_bytes(turn, disk),
         state="unreachable" if unreachable else disk.state.value,
-        message="; ".join(said),
-        volumes=tuple(sorted(users.get(disk.id, ()))),
-        smart=_smart(turn, disk),
+        message=disk_message(words, file=disk.file, slow=disk.slow, wiping=wiping),
+        volumes=words.volumes,
+        smart=None if disk.smart is None else smart_view(disk.smart.last, words),
     )
-
-
-def _smart(turn: Turn, disk: Disk) -> SmartView | None:
-    if disk.smart is None:
-        return None
-    return smart_view(disk.smart.last, disk.smart.read_s, tuple(ailments(turn, disk)))
 
 
 def _free_bytes(turn: Turn, disk: Disk) -> int:
