@@ -1,5 +1,6 @@
 """What vastsky-attach@.service does: a volume that is to be here, and one that is to be gone."""
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -9,7 +10,7 @@ from tests.cli.conftest import Run
 from tests.dbus.fake_cluster import LOCAL_VOLUME, VIEW, VOLUMES, FakeCluster, job
 from vastskyd.cli import here
 from vastskyd.core import answers, api
-from vastskyd.core.errors import UnreachableError
+from vastskyd.core.errors import ConflictError, NotFoundError, UnreachableError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import AttachmentState, JobState, Record
 
@@ -171,6 +172,50 @@ def test_one_that_is_here_is_detached(
     assert len(cluster.changes()) == 1
 
 
-def test_a_host_without_a_cluster_says_so(run: Run, cluster: FakeCluster) -> None:
-    cluster.view = msgspec.structs.replace(VIEW, node="", volumes=())
-    assert "belongs to no cluster" in run("volume", "take", "data", "--within", "5s").stderr
+def test_a_host_without_a_cluster_waits_until_it_is_in_one(
+    run: Run,
+    cluster: FakeCluster,
+    on: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It joins at its first boot, by a credential, with the volume in its fstab."""
+    alone = msgspec.structs.replace(VIEW, node="", volumes=())
+    cluster.view = alone
+    done = run("volume", "take", "data", "--within", "0.5s")
+    assert (done.exit_code, "in time: this host belongs to no cluster" in done.stderr) == (5, True)
+    assert run("volume", "leave", "data", "--within", "5s").exit_code == 0
+    assert not cluster.changes()
+    is_gone(cluster)
+    views = iter([alone] * 3)
+    monkeypatch.setattr(cluster, "local", lambda: next(views, cluster.view))
+    on(api.AttachVolume, lambda: is_here(cluster))
+    assert run("volume", "take", "data", "--within", "5s").exit_code == 0
+
+
+def test_a_manager_that_makes_its_records_anew_is_waited_for(
+    run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refusals are no answers; and of the job it knows nothing afterwards."""
+    is_gone(cluster)
+    cluster.fault = ConflictError("the manager has no records: lost")
+    done = run("volume", "take", "data", "--within", "0.5s")
+    assert (done.exit_code, "in time: the manager has no records" in done.stderr) == (5, True)
+    cluster.fault = None
+    ask, begun = cluster.ask, 0
+
+    async def forgotten(request: Record) -> Record:
+        nonlocal begun
+        if isinstance(request, api.ShowJob):
+            if request.wait_s:
+                await asyncio.sleep(0.2)  # the host itself asks, when it has told of the job
+            raise NotFoundError("there is no such job")
+        answer = await ask(request)
+        if isinstance(request, api.AttachVolume):
+            begun += 1
+            if begun == 2:
+                is_here(cluster)
+        return answer
+
+    monkeypatch.setattr(cluster, "ask", forgotten)
+    assert run("volume", "take", "data", "--within", "5s").exit_code == 0
+    assert [type(each) for each in cluster.changes()] == [api.AttachVolume] * 2

@@ -5,7 +5,8 @@ the volume.
 """
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -27,6 +28,8 @@ from vastskyd.core.model import AttachmentState, Job, JobState
 
 if TYPE_CHECKING:
     from vastskyd.cli.client import Client
+
+T = TypeVar("T")
 
 POLL_S = 0.5
 # What can be mounted. Of one that is stalled a read may wait, and whoever asked with it.
@@ -88,7 +91,7 @@ def leave(name: str, within_s: float, as_json: bool) -> None:
 
 def _taken(client: "Client", name: str, deadline_s: float) -> answers.LocalVolume:
     """The manager is asked for what this host does not know: while it is away, a volume that is
-    here is here."""
+    here is here. So for as long as this host is not in a cluster, or the manager has no records."""
     job: Job | None = None
     why = "its device is not there"
     while True:
@@ -107,7 +110,7 @@ def _taken(client: "Client", name: str, deadline_s: float) -> answers.LocalVolum
 
 def _attach(client: "Client", name: str, me: str) -> Job | None:
     """The job that was begun; None: it is attached here, or still on its way off."""
-    view = one_volume(client, name)
+    view = _known(client, name)
     given = view.attachment not in (None, AttachmentState.UNFENCED)
     if given and view.head != me:
         raise BusyError(
@@ -124,8 +127,9 @@ def _leave(client: "Client", name: str, deadline_s: float) -> None:
     job: Job | None = None
     while True:
         try:
-            view = one_volume(client, name)
-            if not view.head or view.head != _local(client).node:
+            me = client.ask(api.ShowLocal(), answers.LocalView).node
+            view = _known(client, name)
+            if not me or view.head != me:
                 return
             if job is None:
                 job = client.ask(api.DetachVolume(volume=name), api.JobStarted).job
@@ -138,12 +142,29 @@ def _leave(client: "Client", name: str, deadline_s: float) -> None:
         _wait(deadline_s, f"volume {name} is not detached in time: {why}")
 
 
-def _still(client: "Client", job: Job) -> Job:
-    """The job as it is now; one that failed raises its error."""
-    now = show_job(client, job.id)
+def _still(client: "Client", job: Job) -> Job | None:
+    """The job as it is now; one that failed raises its error. None: it went with the records of a
+    manager that has new ones."""
+    try:
+        now = _answered(lambda: show_job(client, job.id))
+    except NotFoundError:
+        return None
     if now.state is JobState.FAILED:
         raise from_code(now.error_code, f"{now.kind} {now.about} failed: {now.message}")
     return now
+
+
+def _known(client: "Client", name: str) -> answers.VolumeView:
+    return _answered(lambda: one_volume(client, name))
+
+
+def _answered(question: Callable[[], T]) -> T:
+    """A manager that has lost its records refuses all questions, until it has made them anew; and
+    whoever asks on a host that is not in a cluster yet is refused until it is."""
+    try:
+        return question()
+    except ConflictError as error:
+        raise UnreachableError(error.message, hint=error.hint) from error
 
 
 def one_volume(client: "Client", name: str) -> answers.VolumeView:
@@ -156,9 +177,7 @@ def one_volume(client: "Client", name: str) -> answers.VolumeView:
 def _local(client: "Client") -> answers.LocalView:
     local = client.ask(api.ShowLocal(), answers.LocalView)
     if not local.node:
-        raise ConflictError(
-            "this host belongs to no cluster", hint="join one: `vastskyctl join TOKEN`"
-        )
+        raise UnreachableError("this host belongs to no cluster")
     return local
 
 
