@@ -46,6 +46,24 @@ def test_all_is_documented() -> None:
         if member.tag in ("interface", "method", "signal", "property"):
             (said,) = member.findall("annotation[@name='org.gtk.GDBus.DocString']")
             assert said.get("value", "").endswith("."), member.attrib
+    for method in ET.parse(SHIPPED).getroot().iter("method"):
+        for argument in method.findall("arg"):
+            (said,) = argument.findall("annotation[@name='org.gtk.GDBus.DocString']")
+            assert said.get("value"), (method.attrib, argument.attrib)
+
+
+def test_records_are_described_down_to_their_parts() -> None:
+    (listed,) = (
+        ET.parse(SHIPPED).getroot().iterfind(".//method[@name='ListVolumes']/arg[@name='volumes']")
+    )
+    said = listed[0].get("value", "").split("\n")
+    for line in (
+        "segments (aa{sv}, SegmentView): its parts, in order.",
+        "LegView: One copy of a segment.",
+        "node (s): the node of its disk.",
+        "state (s, one of creating, available): whether it can be attached.",
+    ):
+        assert line in said
 
 
 async def test_the_root_is_what_is_shipped(call: Call) -> None:

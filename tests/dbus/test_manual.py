@@ -6,9 +6,11 @@ from pathlib import Path
 from vastskyd.core.errors import BY_CODE
 from vastskyd.dbus.actions import Action
 from vastskyd.dbus.interfaces import INTERFACES
-from vastskyd.dbus.manual import manual, record_names
+from vastskyd.dbus.manual import manual
 from vastskyd.dbus.manual_words import EXAMPLES, PLACES, WORDS
 from vastskyd.dbus.paths import Kind
+from vastskyd.dbus.record_words import RECORDS
+from vastskyd.dbus.records import all_records
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "man/org.vastsky.Vastsky1.5.md"
@@ -71,9 +73,25 @@ def test_each_kind_of_object_error_and_action_is_there() -> None:
     assert terms(section("WHO MAY CALL")) == [action.id for action in Action]
 
 
-def test_answers_are_described_where_it_says() -> None:
-    described = set(re.findall(r"^### (\w+)$", (DOCS / "json.md").read_text(), re.M))
-    assert record_names() <= described
+def test_each_record_is_described_as_in_json() -> None:
+    text = (DOCS / "json.md").read_text()
+    assert {record.__name__ for record in all_records()} == set(RECORDS)
+    for record in all_records():
+        _, there, after = text.partition(f"\n### {record.__name__}\n")
+        assert there, record
+        intro, _, table = after.partition("\n### ")[0].partition("| member |")
+        words = RECORDS[record.__name__]
+        assert plain(intro).strip() == words.purpose
+        rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*) \|$", table, re.M)
+        assert [(name, plain(said)) for name, said in rows] == list(words.members.items())
+        _, there, described = section("RECORDS").partition(f"\n## {record.__name__}\n")
+        assert there, record
+        names = terms(described.partition("\n## ")[0])
+        assert [name.replace("\\", "") for name in names] == list(words.members)
+
+
+def plain(markdown: str) -> str:
+    return re.sub(r"\[(\w+)\]\(#\w+\)", r"\1", markdown).replace("`", "")
 
 
 def test_the_examples_are_of_what_there_is() -> None:

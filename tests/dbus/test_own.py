@@ -322,7 +322,9 @@ async def test_what_was_started_here_is_shown_by_the_next_vastskyd(
         async with asyncio.timeout(5):
             while JOB not in (shown := await _managed_by(bus)):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-        assert shown[JOB][OF_KIND[Kind.JOB].name]["StartedBy"] == "uid 1000 on m1"
+        told = shown[JOB][OF_KIND[Kind.JOB].name]
+        assert told["StartedBy"] == "uid 1000 on m1"
+        assert told["Started"] == 1_700_000_000_000_000
         assert Place(Kind.JOB, "j2").path not in shown
     finally:
         bus.disconnect()  # type: ignore[no-untyped-call]

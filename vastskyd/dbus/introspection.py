@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from html import escape
 
 from vastskyd.dbus.interfaces import INTERFACES, MANAGER, OF_KIND
+from vastskyd.dbus.manual_words import GIVEN, WORDS, unmarked
 from vastskyd.dbus.paths import ROOT, Kind, Place
+from vastskyd.dbus.records import answered, said_of
+from vastskyd.dbus.records import shown as shown_records
 from vastskyd.dbus.table import Interface, Method, Property, Signal
 
 _DOCTYPE = (
@@ -68,7 +71,8 @@ _OBJECT_MANAGER = """\
 
 def _quoted(text: str) -> str:
     """As an attribute's value. (xml.sax.saxutils would import an HTTP client.)"""
-    return f'"{escape(text)}"'
+    inside = escape(text, quote=False).replace('"', "&quot;").replace("\n", "&#10;")
+    return f'"{inside}"'
 
 
 def _annotation(name: str, value: str, indent: str) -> str:
@@ -76,13 +80,37 @@ def _annotation(name: str, value: str, indent: str) -> str:
 
 
 def _method(method: Method) -> str:
-    options = ", ".join(f"{name} ({kind})" for name, kind in method.known_options)
-    doc = f"{method.purpose} Options: {options}.{method.action_said}"
+    doc = f"{method.purpose}{method.action_said}"
     lines = f"    <method name={_quoted(method.name)}>\n" + _annotation(_DOC, doc, "      ")
-    for direction, typed in (("in", method.takes), ("out", method.gives)):
-        for name, kind in typed:
-            lines += f'      <arg name="{name}" type="{kind}" direction="{direction}"/>\n'
+    for name, kind in method.takes:
+        lines += _argument(name, kind, "in", _taken(method, name))
+    for name, kind in method.gives:
+        lines += _argument(name, kind, "out", _given(method, name))
     return lines + "    </method>\n"
+
+
+def _argument(name: str, kind: str, direction: str, doc: str) -> str:
+    return (
+        f'      <arg name="{name}" type="{kind}" direction="{direction}">\n'
+        + _annotation(_DOC, doc, "        ")
+        + "      </arg>\n"
+    )
+
+
+def _taken(method: Method, name: str) -> str:
+    if name != "options":
+        return unmarked(WORDS[name])
+    known = (
+        f"{option} ({kind}): {unmarked(WORDS[option])}" for option, kind in method.known_options
+    )
+    return "\n".join(known)
+
+
+def _given(method: Method, name: str) -> str:
+    records = answered(method)
+    if records and name in (method.gives[0][0], "answer"):
+        return "\n\n".join(map(said_of, records))
+    return GIVEN[name]
 
 
 def _signal(signal: Signal) -> str:
@@ -95,9 +123,10 @@ def _signal(signal: Signal) -> str:
 
 def _property(interface: Interface, shown: Property, *, announced: bool) -> str:
     emits = "true" if announced else "false"
+    records = shown_records(interface, shown)
     return (
         f'    <property name="{shown.name}" type="{interface.kind(shown)}" access="read">\n'
-        + _annotation(_DOC, shown.purpose, "      ")
+        + _annotation(_DOC, "\n\n".join((shown.purpose, *map(said_of, records))), "      ")
         + _annotation(_EMITS, emits if shown.changes else "const", "      ")
         + "    </property>\n"
     )

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from vastskyd.core.errors import BY_CODE
-from vastskyd.core.model import Record
 from vastskyd.dbus.actions import Action
 from vastskyd.dbus.errors import ERROR_PREFIX
 from vastskyd.dbus.interfaces import INTERFACES, OF_KIND
@@ -24,6 +23,8 @@ from vastskyd.dbus.manual_words import (
     WORDS,
 )
 from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind
+from vastskyd.dbus.records import all_records, answered, described, purpose
+from vastskyd.dbus.records import shown as shown_records
 from vastskyd.dbus.table import SILENT, Interface, Method, Property, Signal, Typed
 from vastskyd.dbus.variants import members
 
@@ -46,6 +47,7 @@ def manual() -> str:
     for interface in INTERFACES:
         parts += _interface(interface)
     parts += ["# ARGUMENTS AND OPTIONS\n", *_words(), "# VALUES\n", VALUES, "# JOBS\n", JOBS]
+    parts += ["# RECORDS\n", *_records()]
     parts += ["# ERRORS\n", *_errors(), "# WHO MAY CALL\n", *_actions()]
     parts += ["# EXAMPLES\n", EXAMPLES, "# SEE ALSO\n", SEE_ALSO]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
@@ -96,7 +98,11 @@ def _interface(interface: Interface) -> Iterator[str]:
             yield _item(f"**{signal.name}**", _plain(signal.purpose))
     yield "## Properties\n"
     for shown in interface.properties:
-        yield _item(f"**{shown.name}**", _plain(shown.purpose) + " " + _change(interface, shown))
+        said = [
+            _plain(shown.purpose),
+            *(f"*{each.__name__}*." for each in shown_records(interface, shown)[:1]),
+        ]
+        yield _item(f"**{shown.name}**", " ".join((*said, _change(interface, shown))))
 
 
 def _synopsis(interface: Interface) -> str:
@@ -132,8 +138,8 @@ def _said_of(method: Method) -> str:
     own = [typed for typed in method.known_options if typed[0] != SILENT]
     if own:
         said.append(f"Options: {', '.join(_option(method, typed) for typed in own)}.")
-    if "a{sv}" in method.out_signature:
-        said.append(f"Answer: *{method.answer.__name__}*.")
+    if records := answered(method):
+        said.append(f"Answer: *{records[0].__name__}*.")
     if method.action is not None:
         said.append(_plain(method.action_said.strip()))
     return " ".join(said)
@@ -179,6 +185,15 @@ def _taken(method: Method) -> tuple[Typed, ...]:
     return (*method.takes, *method.known_options)
 
 
+def _records() -> Iterator[str]:
+    for record in all_records():
+        yield f"## {record.__name__}\n"
+        if said := purpose(record):
+            yield _paragraph(_plain(said)) + "\n"
+        for name, kind, text in described(record):
+            yield _item(f"**{_plain(name)}** ({kind})", _plain(text[0].upper() + text[1:]) + ".")
+
+
 def _errors() -> Iterator[str]:
     yield _paragraph(
         "An error has one string: its first line is the message; what follows the first newline,"
@@ -205,14 +220,6 @@ def _actions() -> Iterator[str]:
 
 def _named(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
-
-
-def record_names() -> set[str]:
-    """The types of records that the page names."""
-    answers: set[type[Record]] = {
-        method.answer for method in _methods() if "a{sv}" in method.out_signature
-    }
-    return {answer.__name__ for answer in answers}
 
 
 if __name__ == "__main__":

@@ -83,12 +83,25 @@ WORDS = {
     "without_missing": "Go on without the hosts and disks that others speak of.",
 }
 
+GIVEN = {
+    "job": "The job's path; of a dry run /.",
+    "next": "The token of the next page; empty: this was the last one.",
+    "object": "Its path.",
+    "token": "What JoinCluster takes; a secret.",
+}
+
+
+def unmarked(text: str) -> str:
+    """As plain text, for the XML."""
+    return text.replace("*", "").replace("\\", "")
+
+
 VALUES = """\
-A record is *a{sv}* under its members' names, which are those of **vastskyctl \\-\\-json**: the
-types of answers named above are described in */usr/share/doc/vastskyd/json.md*. One that describes
-an object has its path as *object*. Sizes (*\\_bytes*) are *t*, other integers *x*, times and
-durations *d* (seconds; times since 1970), words *s*. What is not known or not there is left out of
-a record, and is empty or 0 in a property. New members may appear: ignore those you do not know.
+A record is *a{sv}* under its members' names, which are those of **vastskyctl \\-\\-json**; they are
+described below. One that describes an object has its path as *object*. Sizes (*\\_bytes*) are *t*,
+other integers *x*, times and durations *d* (seconds; times since 1970), words *s*; the times that
+are properties are *t* (microseconds since 1970). What is not known or not there is left out of a
+record, and is empty or 0 in a property. New members may appear: ignore those you do not know.
 Options take any integer type for an integer.
 
 A list gives a page of records, and the token of the next page, which is empty after the last one;
