@@ -192,7 +192,7 @@ def test_what_is_done_at_once_says_so(run: Run, arguments: list[str]) -> None:
 def test_several_disks_are_enrolled_one_after_the_other(run: Run, cluster: FakeCluster) -> None:
     done = run("disk", "enrol", "/dev/sdb", "store2:/dev/sdc", "--json")
     assert done.exit_code == 0, done.output
-    assert done.stdout.count('"kind": "create"') == 2
+    assert len(msgspec.json.decode(done.stdout, type=answers.JobList).jobs) == 2
     assert [each for each in cluster.wanted if isinstance(each, api.EnrolDisk)] == [
         api.EnrolDisk(node=NodeId("m1"), path="/dev/sdb"),
         api.EnrolDisk(node=NodeId("store2"), path="/dev/sdc"),
@@ -211,6 +211,21 @@ def test_a_volume_is_made_and_attached_here(run: Run, cluster: FakeCluster) -> N
     ]
     refused = run("volume", "create", "data", "1G", "--attach", "--no-wait")
     assert refused.exit_code == 2
+    done = run("volume", "create", "data", "1G", "--attach", "--json")
+    both = msgspec.json.decode(done.stdout, type=answers.JobList)
+    assert [job.state for job in both.jobs] == [JobState.DONE] * 2
+
+
+def test_of_several_jobs_those_are_told_that_were_begun(run: Run, cluster: FakeCluster) -> None:
+    """The first that fails ends it."""
+    cluster.steps = [job(state=JobState.FAILED, message="too few legs", error_code="Conflict")]
+    done = run("volume", "create", "data", "1G", "--attach", "--json")
+    assert done.exit_code == 4
+    assert "too few legs" in done.stderr
+    (only,) = msgspec.json.decode(done.stdout, type=answers.JobList).jobs
+    assert only.state is JobState.FAILED
+    assert [type(each) for each in cluster.changes()] == [api.CreateVolume]
+    assert run("disk", "enrol", "/dev/sdb", "/dev/sdc", "--dry-run", "--json").stdout == "{}\n"
 
 
 def test_a_single_host_says_where_others_reach_it(run: Run) -> None:

@@ -7,7 +7,7 @@ import click
 from vastskyd.cli.complete import disk_names, disks_to_enrol, node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.disk_view import show_disk
-from vastskyd.cli.jobs import start
+from vastskyd.cli.jobs import start, start_each
 from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option
 from vastskyd.cli.output import interactive, paint, print_table, say
 from vastskyd.cli.watch import shown, watch_option
@@ -118,14 +118,18 @@ def enrol(
       vastskyctl disk enrol store1 /dev/sdb
       vastskyctl disk enrol store1:/dev/disk/by-id/nvme-S5H9 --wipe
 
-    With --json: the Job; of several disks, one after the other.
+    With --json: a JobList.
     """
     with connect() as client:
         disks = _nodes_and_paths(client, where)
-        for node, path in disks:
-            part = f"{node}:{path}" if len(disks) > 1 else ""
-            request = api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe, failing=failing)
-            start(client, manner.of(request, part), as_json=as_json, no_wait=no_wait)
+        requests = [
+            manner.of(
+                api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe, failing=failing),
+                f"{node}:{path}" if len(disks) > 1 else "",
+            )
+            for node, path in disks
+        ]
+        start_each(client, requests, as_json=as_json, no_wait=no_wait)
 
 
 def _nodes_and_paths(client: "Client", where: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from vastskyd.cli.output import print_json, say
@@ -32,7 +32,35 @@ def start(client: "Client", request: api.Act, *, as_json: bool, no_wait: bool) -
     elif as_json:
         print_json(job)
     else:
-        say(f"{job.kind} {job.about}: job {job.id} has begun")
+        _say_begun(job)
+
+
+def start_each(
+    client: "Client", requests: Sequence[api.Act], *, as_json: bool, no_wait: bool
+) -> None:
+    """One after the other, as `start`; the first that is refused or fails ends it. As JSON: a
+    JobList of those that were begun."""
+    if requests[0].dry_run:
+        for request in requests:
+            client.ask(request, api.Done)
+        show_rehearsed(as_json=as_json)
+        return
+    jobs: list[Job] = []
+    try:
+        for request in requests:
+            jobs.append(client.ask(request, api.JobStarted).job)
+            if not no_wait:
+                jobs[-1] = _followed(client, jobs[-1], as_json=as_json)
+                _end(jobs[-1], as_json=as_json)
+            elif not as_json:
+                _say_begun(jobs[-1])
+    finally:
+        if as_json and jobs:
+            print_json(answers.JobList(jobs=tuple(jobs)))
+
+
+def _say_begun(job: Job) -> None:
+    say(f"{job.kind} {job.about}: job {job.id} has begun")
 
 
 def show_rehearsed(*, as_json: bool) -> None:
@@ -45,15 +73,23 @@ def show_rehearsed(*, as_json: bool) -> None:
 
 def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
     """Wait for the job's end and print it; a failed job raises its error."""
+    job = _followed(client, job, as_json=as_json)
+    if as_json:
+        print_json(job)
+    _end(job, as_json=as_json)
+
+
+def _followed(client: "Client", job: Job, *, as_json: bool) -> Job:
     try:
-        job = _wait(client, job, bar=not as_json and sys.stderr.isatty())
+        return _wait(client, job, bar=not as_json and sys.stderr.isatty())
     except KeyboardInterrupt:
         say(
             f"\njob {job.id} goes on; come back to it with `vastskyctl job wait {job.id}`", err=True
         )
         raise
-    if as_json:
-        print_json(job)
+
+
+def _end(job: Job, *, as_json: bool) -> None:
     if job.state is JobState.FAILED:
         raise from_code(job.error_code, f"{job.kind} {job.about} failed: {job.message}")
     if not as_json:

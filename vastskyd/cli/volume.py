@@ -7,7 +7,7 @@ import click
 from vastskyd.cli.complete import head_names, volume_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.here import leave, one_volume, take
-from vastskyd.cli.jobs import show_rehearsed, start
+from vastskyd.cli.jobs import show_rehearsed, start, start_each
 from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option, size_bytes
 from vastskyd.cli.output import interactive, paint, print_json, print_table, say
 from vastskyd.cli.volume_view import show_placement, show_volume
@@ -120,7 +120,7 @@ def create(
       vastskyctl volume create ledger 2T --copies 3
       vastskyctl volume create mail 50G --standby head1 --standby head2
 
-    With --json: the Job; with --attach, that of the attach after it.
+    With --json: the Job; with --attach a JobList of both.
     """
     if attach and no_wait:
         raise click.UsageError("--attach waits until the volume is made: leave --no-wait away")
@@ -133,11 +133,12 @@ def create(
         standby=tuple(NodeId(head) for head in standby),
     )
     with connect() as client:
-        start(client, manner.of(request), as_json=as_json, no_wait=no_wait)
-        if attach and not manner.dry_run:
-            here = NodeId(client.ask(api.ShowLocal(), answers.LocalView).node)
-            then = api.AttachVolume(volume=name, head=here)
-            start(client, manner.of(then, "attach"), as_json=as_json, no_wait=no_wait)
+        if not attach or manner.dry_run:
+            start(client, manner.of(request), as_json=as_json, no_wait=no_wait)
+            return
+        here = NodeId(client.ask(api.ShowLocal(), answers.LocalView).node)
+        then = manner.of(api.AttachVolume(volume=name, head=here), "attach")
+        start_each(client, (manner.of(request), then), as_json=as_json, no_wait=no_wait)
 
 
 def _copies(asked: int | None, layout: Layout) -> int:
