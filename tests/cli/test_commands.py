@@ -36,6 +36,7 @@ def typed(parameter: object) -> str:
 JSON: list[tuple[list[str], Record]] = [
     (["status"], STATUS),
     (["node", "list"], answers.NodeList(nodes=NODES)),
+    (["node", "show", "store2"], NODES[1]),
     (["node", "remove", "store2"], api.Done()),
     (["volume", "list"], answers.VolumeList(volumes=VOLUMES)),
     (["volume", "show", "data"], VOLUMES[0]),
@@ -262,6 +263,22 @@ def test_tables(run: Run) -> None:
     ]
     assert len(run("disk", "list").stdout.splitlines()) == 2
     assert "ext4 filesystem" in run("disk", "list", "--all").stdout
+
+
+def test_a_node_shows_what_is_on_it(run: Run) -> None:
+    assert run("node", "show", "m1").stdout.splitlines() == [
+        "Node       m1",
+        "State      online",
+        "Roles      manager, storage, head",
+        "Addresses  10.0.0.1, 10.1.0.1",
+        "Rack       a",
+        "Volumes    data (degraded)",
+        "",
+        "DISK      SIZE       FREE      STATE   VOLUMES",
+        "/dev/sdb  100.0 GiB  50.0 GiB  online  data",
+    ]
+    refused = run("node", "show", "nosuch")
+    assert (refused.exit_code, "there is no node nosuch" in refused.stderr) == (3, True)
 
 
 def test_a_disk_shows_what_it_says_of_itself(run: Run) -> None:

@@ -1,15 +1,25 @@
 """vastskyctl node"""
 
+from collections.abc import Sequence
+
 import click
 
 from vastskyd.cli.complete import node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import show_rehearsed
 from vastskyd.cli.options import Manner, act_options, json_option
-from vastskyd.cli.output import format_duration, paint, print_json, print_table, say
+from vastskyd.cli.output import (
+    format_duration,
+    paint,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+)
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.ids import NodeId
+from vastskyd.core.units import format_size
 
 
 @click.group()
@@ -51,6 +61,65 @@ def _show(found: answers.NodeList) -> None:
 def _state(view: answers.NodeView) -> str:
     since = f" {format_duration(view.unreachable_s)}" if view.unreachable_s else ""
     return paint(view.state) + since
+
+
+@node.command()
+@click.argument("name", metavar="NODE", shell_complete=node_names)
+@watch_option
+@json_option
+def show(name: str, watch: bool, as_json: bool) -> None:
+    """One node: whether it is there, its disks, and the volumes on it.
+
+    \b
+    Example:
+      vastskyctl node show store1
+
+    With --json: NodeView.
+    """
+
+    def one() -> answers.NodeView:
+        return client.ask(api.ListNodes(node=NodeId(name)), answers.NodeList).nodes[0]
+
+    def tell(view: answers.NodeView) -> None:
+        disks = client.ask(api.ListDisks(node=view.id), answers.DiskList).disks
+        volumes = client.ask(api.ListVolumes(), answers.VolumeList).volumes
+        _show_one(view, disks, [volume for volume in volumes if volume.head == view.id])
+
+    with connect() as client:
+        shown(one, tell, as_json=as_json, watch=watch)
+
+
+def _show_one(
+    view: answers.NodeView,
+    disks: Sequence[answers.DiskView],
+    volumes: Sequence[answers.VolumeView],
+) -> None:
+    print_facts(
+        (
+            ("Node", view.id),
+            ("State", _state(view)),
+            ("Roles", ", ".join(view.roles)),
+            ("Addresses", ", ".join(view.addresses)),
+            ("Rack", view.rack),
+            ("Volumes", ", ".join(f"{each.name} ({paint(each.health)})" for each in volumes)),
+        )
+    )
+    enrolled = [each for each in disks if each.id]
+    if enrolled:
+        say()
+        print_table(
+            ("DISK", "SIZE", "FREE", "STATE", "VOLUMES"),
+            [
+                (
+                    each.path,
+                    format_size(each.size_bytes),
+                    format_size(each.free_bytes),
+                    paint(each.state),
+                    ",".join(each.volumes),
+                )
+                for each in enrolled
+            ],
+        )
 
 
 @node.command()

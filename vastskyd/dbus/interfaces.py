@@ -118,6 +118,7 @@ NODE = Interface(
         Property("Addresses", "addresses", "One for each data network."),
         Property("Rack", "rack", "Its failure domain; empty: none was given."),
         Property("State", "state", "online, unreachable, or joining."),
+        Property("Unreachable", "unreachable_s", "For how many seconds; 0: it is not."),
     ),
 )  # fmt: skip
 
