@@ -102,7 +102,7 @@ class DeviceMapper(Protocol):
 
     async def holders(self, name: str) -> tuple[str, ...]:
         """Who uses the device, for people: "mounted on /srv", "held by dm-4 (vg0-home)",
-        "opened by fio (pid 812)". Empty: nobody."""
+        "opened by fio (pid 812)". Empty: nobody, or udev, which looks at it for a moment."""
 
 
 # --- md ----------------------------------------------------------------------------------

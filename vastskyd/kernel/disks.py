@@ -35,9 +35,6 @@ _LOOKS_AT_ONCE = 4
 # It has been claimed, whether the device that stands on it is there yet or not.
 _PATH_OF_ANOTHER = "a path of multipathd"
 
-# Who has a disk open for a moment, to see what it is.
-_LOOKERS = ("opened by (udev-worker)", "opened by systemd-udevd")
-
 _DISKSTATS = Path("/proc/diskstats")
 
 _KINDS = {
@@ -209,9 +206,8 @@ def _read_at_slots(path: str, length_bytes: int, *, settled: bool = False) -> tu
 
 def _remnants(path: str) -> str:
     name = sysfs.kernel_name(path)
-    for user in users.of_device(name):
-        if not user.startswith(_LOOKERS):
-            return user
+    if found := users.but_lookers(users.of_device(name)):
+        return found[0]
     try:
         _refuse_used(path, os.O_RDONLY)
     except ConflictError as error:

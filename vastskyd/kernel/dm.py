@@ -222,7 +222,7 @@ def _abandon(name: str) -> tuple[str, ...]:
 
 
 def _holders(name: str) -> tuple[str, ...]:
-    return users.of_device(f"dm-{dm_ioctl.call(Command.DEV_STATUS, name).minor}")
+    return users.but_lookers(users.of_device(f"dm-{dm_ioctl.call(Command.DEV_STATUS, name).minor}"))
 
 
 def _ensure(name: str, uuid: str, table: tuple[Target, ...], udev: UdevFlag) -> str:

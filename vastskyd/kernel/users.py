@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vastskyd.core.errors import NotFoundError
@@ -15,11 +15,19 @@ _PROC = Path("/proc")
 SCAN_TIMEOUT_S = 2.0
 OPENERS_MAX = 8
 
+# Who has a device open for a moment, to see what it is: after each close of a program that wrote.
+_LOOKERS = ("opened by (udev-worker)", "opened by systemd-udevd")
+
 
 def of_device(kernel_name: str) -> tuple[str, ...]:
     """Mounts, devices on top, swap, and processes that have it open. Reads /proc and /sys only;
     takes SCAN_TIMEOUT_S at most, give or take one process."""
     return (*of_itself(kernel_name), *_openers(kernel_name))
+
+
+def but_lookers(found: Iterable[str]) -> tuple[str, ...]:
+    """Without udev, which has a device open for a moment."""
+    return tuple(user for user in found if not user.startswith(_LOOKERS))
 
 
 def of_itself(kernel_name: str) -> tuple[str, ...]:
