@@ -69,6 +69,9 @@ class LinuxNbd:
     async def devices(self) -> tuple[NbdDevice, ...]:
         self.hear()
         found = _connected()
+        # A new connection may get the index of one that is gone, and is there before `connect`
+        # hears of it.
+        self._dead &= {index for index, _ in found}
         unknown = [
             index
             for index, name in found
