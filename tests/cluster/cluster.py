@@ -22,6 +22,7 @@ from vastskyd.core.model import AttachmentState
 
 # A question costs the host that is asked a third of a second of its one emulated core.
 POLL_S = 1.5
+PATIENCE = 2.0
 WRITER_LIMIT_S = 3600
 # On the root disk, and written through: they must outlast a power cut of the head.
 NOTES = "/var/lib/lab-notes"
@@ -37,8 +38,14 @@ rebuild_delay_s = {rebuild_delay_s}
 
 
 def eventually(what: str, check: Callable[[], Any], limit_s: float) -> Any:
-    """Asks until the answer is true. A command that fails meanwhile is no answer; DemoError names
-    what did not come, and the last thing that went wrong."""
+    """Asks until the answer is true, for as long as that may take where all is slow. What is
+    promised to come in time is asked `within` it."""
+    return within(what, check, limit_s * PATIENCE)
+
+
+def within(what: str, check: Callable[[], Any], limit_s: float) -> Any:
+    """A command that fails meanwhile is no answer; DemoError names what did not come, and the last
+    thing that went wrong."""
     end = time.monotonic() + limit_s
     last = ""
     while True:
@@ -217,6 +224,13 @@ class Cluster:
     def stores_of(self, volume: str) -> list[str]:
         return sorted({node for node, _ in self.leg_disks(volume)})
 
+    def offered(self, guest: Guest, disk: str) -> str | None:
+        """What is said of a disk that is not enrolled; None: it is not shown so."""
+        for view in self.hosts.offered():
+            if view.node == guest.name and view.serial == guest.serial(disk):
+                return view.message
+        return None
+
     # --- waiting
 
     def online(self, limit_s: float = 90) -> None:
@@ -336,6 +350,12 @@ class Cluster:
             if view.attachment is not None:
                 self.ctl(f"volume detach {view.name}", 90)
             self.ctl(f"volume delete {view.name} --yes", 90)
+        # Until then what they held is not free, and a disk of theirs is at work.
+        eventually(
+            "what they held is wiped",
+            lambda: not any("wiping" in disk.message for disk in self.hosts.disks()),
+            90,
+        )
 
     # --- doing
 

@@ -76,8 +76,8 @@ def test_disk_bad_sectors(cluster: Cluster) -> None:
         start = extent_start(cluster, node, disk) + 16 * MIB // SECTOR
         bad = range(start, start + 64 * 8, 8)
         it.strike(lambda: cluster[node].fail_sectors(disk, bad, writes=True))
-        # The volume's blocks come to these sectors within some 256 writes.
-        eventually("the leg is elsewhere", lambda: cluster.leg_disks("two") != before, 90)
+        # The volume's blocks come to these sectors within two rounds of 256 writes.
+        eventually("the leg is elsewhere", lambda: cluster.leg_disks("two") != before, 150)
         it.said(["leg-lost", "leg-replaced"])
         cluster.healthy("two")
         it.goes_on()
@@ -149,7 +149,7 @@ def test_disk_moved(cluster: Cluster) -> None:
     """To another storage host, which knows it by what is on it: no copy is made."""
     cluster.ctl("volume detach two")
     node, disk = cluster.leg_disks("two")[0]
-    other = next(store for store in ("store1", "store2") if store != node)
+    other = next(store for store in cluster.hosts.stores if store not in cluster.stores_of("two"))
     cluster[other].take_disk(cluster[node], disk, "moved")
     eventually(
         "the disk belongs to the other host",
@@ -183,6 +183,7 @@ def test_disk_foreign(cluster: Cluster) -> None:
         it.strike(lambda: guest.unplug_disk(disk))
         guest.plug_disk("foreign")
         it.says(status=[f"disk {node}:.*{disk} is missing"], noticed_after_s=2)
+        eventually("it is offered", lambda: "ext4" in (cluster.offered(guest, "foreign") or ""), 30)
         refused = guest.run(f"vastskyctl disk enrol {guest.disk_link('foreign')}", 60, check=False)
         assert refused.exit != 0
         assert "ext4" in refused.stderr, refused

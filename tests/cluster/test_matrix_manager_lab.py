@@ -14,12 +14,12 @@ AWAY_S = 20.0
 HOUR_S = 3600
 DATABASE = "/var/lib/vastsky/manager.db"
 # What has grown of its write-ahead log is used again without new room: it is given back first. The
-# second filler's blocks are asked for one by one, so none is left that ext4 had kept for the first.
+# last blocks are asked for one by one, so that ext4 keeps none for what is to be written.
 FILL = f"""\
 python3 -c 'import sqlite3
 busy, *_ = sqlite3.connect("{DATABASE}").execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 raise SystemExit(busy)' || exit 3
-dd if=/dev/zero of=/var/tmp/filler bs=1M conv=fsync status=none
+fallocate -l $(( $(stat -f -c '%a * %S' /var/tmp) - (8 << 20) )) /var/tmp/filler || exit 4
 dd if=/dev/zero of=/var/tmp/filler2 bs=4k oflag=sync status=none
 test "$(stat -f -c %a /var/tmp)" -lt 8"""
 

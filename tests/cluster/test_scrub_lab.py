@@ -76,7 +76,7 @@ def test_of_three_copies_the_majority_is_right(cluster: Cluster) -> None:
         assert f"{first}:" in event
         assert f"{second}:" in event
         assert "repaired from the majority" in cluster.ctl("volume show three").stdout
-        assert not problems(cluster)
+        eventually("status is content", lambda: not problems(cluster), 15)
         writer.goes_on()
         assert scrub(cluster, "three") == NOTHING
         print(writer.end())
@@ -96,7 +96,7 @@ def test_of_two_copies_nobody_knows_which_is_right(cluster: Cluster) -> None:
         assert f"the first at byte {3 * MIB} of the volume" in cluster.ctl("events").stdout
         cluster["head2"].run(f"dd if=/dev/urandom of={device} bs=1M count=1 seek=3 oflag=direct")
         assert scrub(cluster, "two") == NOTHING
-        assert not problems(cluster)
+        eventually("status is content", lambda: not problems(cluster), 15)
 
 
 def test_daemons_die_while_a_difference_is_looked_for(cluster: Cluster) -> None:

@@ -35,7 +35,8 @@ WRITER_LIMIT_S = 900
 LEFTOVERS = """\
 cat /sys/block/*/dm/uuid 2>/dev/null | grep ^VASTSKY-
 grep -lv '^clear$' /sys/block/md*/md/array_state 2>/dev/null
-ls -d /sys/block/nbd*/pid /dev/vastsky/* 2>/dev/null
+cat /sys/block/nbd*/backend 2>/dev/null | sort
+ls -d /dev/vastsky/* 2>/dev/null
 systemctl list-units --all --plain --no-legend 'vastsky-export@*'
 """
 
