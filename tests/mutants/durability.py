@@ -118,7 +118,7 @@ MUTANTS = (
         "flush-erased-signatures",
         "signatures are erased in the disk's cache only",
         "vastskyd/kernel/disks.py",
-        ("min(MIB, size))\n        os.fsync(fd)", "min(MIB, size))"),
+        ("end - offset)\n        os.fsync(fd)", "end - offset)"),
         f"{_FLUSHES}::test_erased_signatures_are_flushed",
     ),
     mutant(
