@@ -266,8 +266,41 @@ async def test_properties(call: Call) -> None:
     assert error(bad)[0] == DBUS_ERROR + "UnknownProperty"
     fixed = await call("Set", "ssv", [MANAGER.name, "Node", Variant("s", "x")], properties)
     assert error(fixed)[0] == DBUS_ERROR + "PropertyReadOnly"
-    assert value(await call("GetAll", "s", ["org.example"], properties)) == {}
     assert error(await call("Steal", "", [], properties))[0] == DBUS_ERROR + "UnknownMethod"
+
+
+async def test_properties_of_any_interface(call: Call) -> None:
+    """An empty name is any; a name that the object does not have is an error."""
+    properties, path = "org.freedesktop.DBus.Properties", VOLUME.path
+    interface = OF_KIND[Kind.VOLUME].name
+    named = value(await call("GetAll", "s", [interface], properties, path))
+    assert plain(named)["Name"] == "data"
+    assert value(await call("GetAll", "s", [""], properties, path)) == named
+    assert plain(value(await call("Get", "ss", ["", "Name"], properties, path))) == "data"
+    fixed = await call("Set", "ssv", ["", "Name", Variant("s", "x")], properties, path)
+    assert error(fixed)[0] == DBUS_ERROR + "PropertyReadOnly"
+    bad = await call("Get", "ss", ["", "Colour"], properties, path)
+    assert error(bad)[0] == DBUS_ERROR + "UnknownProperty"
+    for member, signature, body in (
+        ("GetAll", "s", []), ("Get", "ss", ["Name"]), ("Set", "ssv", ["Name", Variant("s", "x")]),
+    ):  # fmt: skip
+        for unknown in ("org.example", MANAGER.name, MANAGED):
+            said = await call(member, signature, [unknown, *body], properties, path)
+            assert error(said) == (
+                DBUS_ERROR + "UnknownInterface", f"{path} has no interface {unknown}"
+            )  # fmt: skip
+    gone = Place(Kind.VOLUME, "none").path
+    assert error(await call("GetAll", "s", [""], properties, gone))[0] == ERROR + "NotFound"
+
+
+@pytest.mark.parametrize("standard", ["Properties", "Introspectable", "Peer", "ObjectManager"])
+async def test_standard_interfaces_have_no_properties(call: Call, standard: str) -> None:
+    properties = "org.freedesktop.DBus.Properties"
+    name = f"org.freedesktop.DBus.{standard}"
+    assert value(await call("GetAll", "s", [name], properties)) == {}
+    assert error(await call("Get", "ss", [name, "Node"], properties))[0] == (
+        DBUS_ERROR + "UnknownProperty"
+    )
 
 
 async def test_peer(call: Call) -> None:

@@ -197,8 +197,8 @@ def _records() -> Iterator[str]:
 def _errors() -> Iterator[str]:
     yield _paragraph(
         "An error has one string: its first line is the message; what follows the first newline,"
-        " if anything, is a hint at the next step. A wrong member, path or signature gets the bus's"
-        " own errors, and so does a caller with more than 32 calls in flight"
+        " if anything, is a hint at the next step. A wrong member, interface, path or signature"
+        " gets the bus's own errors, and so does a caller with more than 32 calls in flight"
         " (*org.freedesktop.DBus.Error.LimitsExceeded*)."
     )
     for code, kind in BY_CODE.items():

@@ -185,19 +185,25 @@ class Service:
     async def _answer_properties(
         self, ours: Interface, place: Place | None, call: Message
     ) -> Reply:
+        """Without an interface's name it is the property of any; the standard ones have none."""
         expected = {"Get": "ss", "GetAll": "s", "Set": "ssv"}.get(call.member)
         if expected is None:
             raise ProtocolError("UnknownMethod", f"{_PROPERTIES} has no method {call.member}")
         _check_signature(call, expected)
+        interface = call.body[0]
+        if interface not in ("", ours.name, *_standard(place)):
+            raise ProtocolError("UnknownInterface", f"{call.path} has no interface {interface}")
         values: dict[str, Variant] = {}
-        if call.body[0] == ours.name:
+        if interface in ("", ours.name):
             record = self._cluster.local() if place is None else await self._record(place)
             values = ours.values(record)
         if call.member == "GetAll":
             return "a{sv}", [values]
         name = call.body[1]
         if name not in values:
-            raise ProtocolError("UnknownProperty", f"{call.body[0]} has no property {name}")
+            raise ProtocolError(
+                "UnknownProperty", f"{interface or ours.name} has no property {name}"
+            )
         if call.member == "Set":
             raise ProtocolError("PropertyReadOnly", f"{name} is read-only")
         return "v", [values[name]]
@@ -205,6 +211,12 @@ class Service:
 
 def _no_object(path: str) -> ProtocolError:
     return ProtocolError("UnknownObject", f"there is no object {path}")
+
+
+def _standard(place: Place | None) -> tuple[str, ...]:
+    """What such an object has besides its own interface."""
+    everywhere = (_PROPERTIES, _INTROSPECTABLE, _PEER)
+    return (*everywhere, _OBJECT_MANAGER) if place is None else everywhere
 
 
 def _owner(ours: Interface, member: str) -> str:
