@@ -210,10 +210,10 @@ async def test_a_failed_job_says_why(
     call: Call, cluster: FakeCluster, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "KEPT_S", 0.05)
-    cluster.steps = [job(JobKind.DETACH, state=JobState.FAILED, message="in use",
+    cluster.steps = [job(JobKind.DETACH, state=JobState.FAILED, message="in use by a\0b",
                          error_code="Busy")]  # fmt: skip
     await call("Detach", "a{sv}", [{}], OF_KIND[Kind.ATTACHMENT].name, ATTACHMENT)
-    assert await listener.until(JOB, "Completed") == [[False, "Busy", "in use"]]
+    assert await listener.until(JOB, "Completed") == [[False, "Busy", "in use by a\ufffdb"]]
     assert listener.told(JOB)["Error"] == "Busy"
     await listener.until(ROOT, "InterfacesRemoved")  # after a while
     assert JOB not in await managed(call)

@@ -124,6 +124,24 @@ async def test_what_is_done_is_what_was_asked_about(
     assert reply.error_name == f"{BUS_NAME}.Error.NotFound"
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("m1:/dev/\0", "m1:/dev/\ufffd"),
+        ("m1:/dev/\x1b[2J\nsdb\u202e", "m1:/dev/\ufffd[2J\ufffdsdb\ufffd"),
+        ("m1:/dev/Größe 1", "m1:/dev/Größe 1"),
+        ("m1:/dev/" + "x" * 5000, "m1:/dev/" + "x" * 248 + "…"),
+    ],
+)
+async def test_a_name_is_text_before_anybody_sees_it(
+    bus: MessageBus, polkit: FakePolkit, name: str, shown: str
+) -> None:
+    """For a NUL byte the bus would cut vastskyd off, and all its callers with it."""
+    reply = await ask(bus, Place(Kind.DISK, name).path, "Enrol", "a{sv}", [{}])
+    assert reply.error_name == DENIED
+    assert [details for _, _, details, _ in polkit.asked] == [{"object": shown, "name": shown}]
+
+
 async def test_reading_asks_nobody(bus: MessageBus, polkit: FakePolkit) -> None:
     for member in ("Status", "ListVolumes", "ListJobs", "Local"):
         assert (await ask(bus, ROOT, member, "a{sv}", [{}])).error_name is None

@@ -26,7 +26,8 @@ _ABSENT = (
 )
 
 
-Details = dict[str, str]  # what a rule may look at
+Details = dict[str, str]  # what a rule may look at, and the dialogue shows
+DETAIL_MAX = 256
 
 
 class Verdict(Enum):
@@ -155,6 +156,16 @@ class Gate:
             raise DeniedError("the bus does not know who asks")
         (uid,) = reply.body
         return int(uid)
+
+
+def detail(value: str) -> str:
+    """Of a name that is the caller's choice, what can go to polkit and from there to the terminal
+    of whoever is asked: for a NUL byte the bus would cut the whole connection, and a terminal obeys
+    what is no text."""
+    shown = "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value[:DETAIL_MAX]
+    )
+    return shown + "\N{HORIZONTAL ELLIPSIS}" if len(value) > DETAIL_MAX else shown
 
 
 def _denied(action: Action, verdict: Verdict) -> DeniedError:

@@ -10,6 +10,7 @@ from vastskyd.dbus.interfaces import MANAGER, OF_KIND
 from vastskyd.dbus.messages import Message, Variant
 from vastskyd.dbus.paths import ROOT, Kind, Place
 from vastskyd.dbus.table import Interface
+from vastskyd.dbus.variants import text
 
 _OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -84,7 +85,7 @@ class OwnObjects:
     def completed(self, place: Place, success: bool, error: str, message: str) -> None:
         """The job's signal."""
         interface = OF_KIND[Kind.JOB].name
-        self._signal(place.path, interface, "Completed", "bss", [success, error, message])
+        self._signal(place.path, interface, "Completed", "bss", [success, error, text(message)])
 
     def _tell_changes(self, path: str, interface: Interface, old: Values, new: Values) -> None:
         changed = {name: value for name, value in new.items() if old.get(name) != value}

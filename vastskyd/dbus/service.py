@@ -14,7 +14,7 @@ import msgspec
 from vastskyd.core import api
 from vastskyd.core.errors import FailedError, UnreachableError, VastskyError
 from vastskyd.core.model import Record
-from vastskyd.dbus.authority import Gate
+from vastskyd.dbus.authority import Gate, detail
 from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND, question
@@ -136,7 +136,7 @@ class Service:
         if action is not None and not self._gate.trusts(uid):
             settled, name = await self._settle(method, place, asked.request)
             asked = method.parse(call.body, settled)
-            details = {"object": settled, "name": name}
+            details = {"object": detail(settled), "name": detail(name)}
             may_ask = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
             await self._gate.enter(
                 caller,
