@@ -361,7 +361,8 @@ def test_a_failed_job_fails_the_command(run: Run, cluster: FakeCluster) -> None:
 
 CODES = {
     "Invalid": 2, "NotFound": 3, "Exists": 4, "Busy": 4, "Conflict": 4, "Unreachable": 5,
-    "Denied": 6, "NoSpace": 7, "Device": 1, "Damaged": 1, "Failed": 1,
+    "Denied": 6, "DeniedCanObtain": 6, "DeniedDismissed": 6, "NoSpace": 7,
+    "Device": 1, "Damaged": 1, "Failed": 1,
 }  # fmt: skip
 
 

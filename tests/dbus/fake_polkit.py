@@ -11,13 +11,15 @@ NAME = "org.freedesktop.PolicyKit1"
 
 
 class FakePolkit:
-    """`asked`: each question's subject, action, details and flags. `answer`: (allowed, challenge).
-    `silent`: it never answers. `cancelled`: the questions that were taken back."""
+    """`asked`: each question's subject, action, details and flags. `answer`: (allowed, challenge),
+    with the details `says`. `silent`: it never answers. `cancelled`: the questions that were taken
+    back."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str], int]] = []
         self.cancelled: list[str] = []
         self.answer = (False, False)
+        self.says: dict[str, str] = {}
         self.silent = False
         self.error = ""
         self.wrong = False
@@ -55,4 +57,4 @@ class FakePolkit:
             return Message.new_error(call, self.error, "no")
         if self.wrong:
             return Message.new_method_return(call, "b", [True])
-        return Message.new_method_return(call, "(bba{ss})", [[*self.answer, {}]])
+        return Message.new_method_return(call, "(bba{ss})", [[*self.answer, self.says]])

@@ -158,9 +158,30 @@ async def test_a_person_is_asked_only_if_the_caller_has_one(
     yes = {"auth.no_user_interaction": Variant("b", False)}
     for flags, options in ((MessageFlag.NONE, {}), (allow, {}), (allow, no), (allow, yes)):
         reply = await ask(bus, VOLUME, "Detach", "a{sv}", [options], flags)
-        assert reply.error_name == DENIED
+        assert reply.error_name == f"{DENIED}CanObtain"
         assert "password" in reply.body[0]
     assert [flags for *_, flags in polkit.asked] == [0, 1, 0, 1]
+
+
+async def test_each_refusal_has_its_meaning(bus: MessageBus, polkit: FakePolkit) -> None:
+    """Also to who was asked: a dialogue that was closed is no polkit that does not allow it."""
+    allow, none = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION, MessageFlag.NONE
+    closed = {"polkit.dismissed": "true"}
+    said = []
+    for flags, challenge, says in (
+        (none, False, {}), (allow, False, {}), (none, True, {}), (allow, False, closed),
+    ):  # fmt: skip
+        polkit.answer, polkit.says = (False, challenge), says
+        reply = await ask(bus, VOLUME, "Detach", "a{sv}", [{}], flags)
+        message, _, hint = reply.body[0].partition("\n")
+        assert hint
+        said.append((reply.error_name.removeprefix(DENIED), message.partition(" (")[0]))
+    assert said == [
+        ("", "polkit does not allow this"),
+        ("", "the password was wrong, or polkit does not allow this at all"),
+        ("CanObtain", "this needs an administrator's password, and nobody was asked for it"),
+        ("Dismissed", "this needs an administrator's password, and none was given"),
+    ]
 
 
 async def test_who_asked_is_noted(

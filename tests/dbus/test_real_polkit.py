@@ -13,6 +13,7 @@ import pytest
 from tests.dbus.fake_cluster import FakeCluster
 from tests.dbus.private_bus import private_bus
 from tests.dbus.somebody_else import call_as_nobody, needs_root, reachable_directory
+from tests.dbus.who_is_asked import what_nobody_is_asked
 from vastskyd.core import api
 from vastskyd.dbus.interfaces import VOLUME
 from vastskyd.dbus.paths import BUS_NAME, Kind, Place
@@ -105,7 +106,7 @@ async def test_a_rule_lets_a_user_do_what_it_says_and_no_more(
         )
     finally:
         await server.close()
-    denied = f"{BUS_NAME}.Error.Denied"
+    denied = f"{BUS_NAME}.Error.DeniedCanObtain"
     said = {name.rpartition(".")[2]: answer for name, answer in allowed.items()}
     assert said == {"Attach": "ok", "Detach": "ok", "Delete": denied, "Scrub": denied}
     assert list(other.values()) == [denied]
@@ -114,3 +115,19 @@ async def test_a_rule_lets_a_user_do_what_it_says_and_no_more(
     for each in changes:
         assert isinstance(each, api.Act)
         assert each.asked_by == "uid 65534 on m1"
+
+
+@needs_root
+async def test_a_dialogue_that_is_closed_is_no_refusal_by_polkit(
+    bus_with_polkit: str, cluster: FakeCluster
+) -> None:
+    server = await serve(cluster, bus_with_polkit)
+    try:
+        (asked,) = await what_nobody_is_asked(
+            bus_with_polkit, [(DATA, VOLUME.name, "Delete", "", [], [])]
+        )
+    finally:
+        await server.close()
+    assert asked.action == "org.vastsky.vastsky1.destroy-data"
+    assert asked.error == f"{BUS_NAME}.Error.DeniedDismissed"
+    assert not cluster.changes()

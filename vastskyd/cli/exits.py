@@ -16,6 +16,8 @@ _CODES = {
     "Conflict": 4,
     "Unreachable": 5,
     "Denied": 6,
+    "DeniedCanObtain": 6,
+    "DeniedDismissed": 6,
     "NoSpace": 7,
 }
 # Where the error itself does not say what to do next.
@@ -28,6 +30,8 @@ _NEXT_STEPS = {
     "NoSpace": "`vastskyctl disk list --all` shows what is free, and disks that can be enrolled",
     "Unreachable": "`vastskyctl status --local` says what this host knows by itself",
     "Denied": "run it as root: sudo vastskyctl ...",
+    "DeniedCanObtain": "run it as root: sudo vastskyctl ..., or where somebody can be asked",
+    "DeniedDismissed": "run it again and give the password, or as root: sudo vastskyctl ...",
 }
 _LOOK = "`vastskyctl status` and `journalctl -u vastskyd` say more"
 

@@ -67,6 +67,19 @@ class DeniedError(VastskyError):
     code = "Denied"
 
 
+class DeniedCanObtainError(DeniedError):
+    """The caller may not do this without an administrator's password, and nobody was asked."""
+
+    code = "DeniedCanObtain"
+
+
+class DeniedDismissedError(DeniedError):
+    """The caller may not do this without an administrator's password, and who was asked gave
+    none."""
+
+    code = "DeniedDismissed"
+
+
 class CancelledError(VastskyError):
     """Somebody cancelled it."""
 
@@ -98,7 +111,8 @@ class FailedError(VastskyError):
 
 _ALL: tuple[type[VastskyError], ...] = (
     InvalidError, NotFoundError, ExistsError, BusyError, NoSpaceError, UnreachableError,
-    ConflictError, DeniedError, CancelledError, DeviceError, DamagedError, FailedError,
+    ConflictError, DeniedError, DeniedCanObtainError, DeniedDismissedError, CancelledError,
+    DeviceError, DamagedError, FailedError,
 )  # fmt: skip
 BY_CODE = {kind.code: kind for kind in _ALL}
 

@@ -5,7 +5,12 @@ import logging
 from enum import Enum, auto
 from typing import Protocol
 
-from vastskyd.core.errors import DeniedError, UnreachableError
+from vastskyd.core.errors import (
+    DeniedCanObtainError,
+    DeniedDismissedError,
+    DeniedError,
+    UnreachableError,
+)
 from vastskyd.dbus.actions import Action
 from vastskyd.dbus.messages import Message, MessageBus, MessageType, Variant
 
@@ -16,6 +21,7 @@ POLKIT_TIMEOUT_S = 10.0
 PERSON_TIMEOUT_S = 60.0
 _POLKIT = "org.freedesktop.PolicyKit1"
 _INTERACTIVE = 1
+_DISMISSED = "polkit.dismissed"  # among the details of an answer
 _ABSENT = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -33,7 +39,8 @@ DETAIL_MAX = 256
 class Verdict(Enum):
     ALLOWED = auto()
     DENIED = auto()
-    ASKS = auto()  # a person's password would do, and nobody may be asked for it
+    ASKS = auto()  # a person's password would do, and nobody can be asked for it
+    DISMISSED = auto()  # who was asked did not want to
     ABSENT = auto()  # there is nobody who could say
 
 
@@ -108,9 +115,11 @@ def _verdict(reply: Message | None) -> Verdict:
     if reply.signature != "(bba{ss})":
         log.error("polkit does not answer as it should: %s", reply.signature)
         return Verdict.DENIED
-    allowed, challenge, _ = reply.body[0]
+    allowed, challenge, details = reply.body[0]
     if allowed:
         return Verdict.ALLOWED
+    if _DISMISSED in details:
+        return Verdict.DISMISSED
     return Verdict.ASKS if challenge else Verdict.DENIED
 
 
@@ -134,7 +143,7 @@ class Gate:
         verdict = await self._authority.check(caller, action, details, interactive=interactive)
         if verdict is not Verdict.ALLOWED:
             log.warning("%s by uid %d refused", action.id, uid)
-            raise _denied(action, verdict)
+            raise _denied(action, verdict, interactive=interactive)
 
     async def uid(self, caller: str) -> int:
         """Of the connection `caller`, by the bus."""
@@ -168,15 +177,28 @@ def detail(value: str) -> str:
     return shown + "\N{HORIZONTAL ELLIPSIS}" if len(value) > DETAIL_MAX else shown
 
 
-def _denied(action: Action, verdict: Verdict) -> DeniedError:
-    if verdict is Verdict.ABSENT:
+def _denied(action: Action, verdict: Verdict, *, interactive: bool) -> DeniedError:
+    match verdict:
+        case Verdict.ABSENT:
+            return DeniedError(
+                "only root may do this: polkit, which could allow it to others, is not running",
+                hint="run it with sudo, or install polkitd",
+            )
+        case Verdict.ASKS:
+            return DeniedCanObtainError(
+                f"this needs an administrator's password, and nobody was asked for it"
+                f" ({action.id})",
+                hint="run it with sudo, or where somebody can be asked: on a terminal, or where an"
+                " authentication agent runs",
+            )
+        case Verdict.DISMISSED:
+            return DeniedDismissedError(
+                f"this needs an administrator's password, and none was given ({action.id})",
+                hint="run it again and give the password, or run it with sudo",
+            )
+    if interactive:  # polkit does not say which
         return DeniedError(
-            "only root may do this: polkit, which could allow it to others, is not running",
-            hint="run it with sudo, or install polkitd",
-        )
-    if verdict is Verdict.ASKS:
-        return DeniedError(
-            f"this needs an administrator's password, and nobody was asked for it ({action.id})",
-            hint="run it with sudo, or where an authentication agent runs",
+            f"the password was wrong, or polkit does not allow this at all ({action.id})",
+            hint="run it again if it was the password; else with sudo",
         )
     return DeniedError(f"polkit does not allow this ({action.id})", hint="run it with sudo")
