@@ -82,18 +82,25 @@ def test_polkit_knows_each_action_and_no_other() -> None:
         assert said <= {"auth_admin", "auth_admin_keep"}, "nobody may without a password or a rule"
 
 
+def placeholders(text: str) -> set[str]:
+    return set(re.findall(r"\$\(([^)]*)\)", text))
+
+
 @pytest.mark.parametrize("catalogue", sorted((PROJECT / "po").glob("*.po")), ids=lambda po: po.stem)
 def test_what_people_are_asked_is_translated(catalogue: Path) -> None:
     root = ET.parse(ACTIONS).getroot()
     texts = {text.text for text in (*root.iter("description"), *root.iter("message"))}
     said = re.findall(r'^msgid "(.+)"\nmsgstr "(.+)"$', catalogue.read_text(), re.M)
     assert {original for original, _ in said} == texts
+    for original, translated in said:
+        assert placeholders(original) == placeholders(translated)
     assert "fuzzy" not in catalogue.read_text()
 
 
 def test_data_is_destroyed_by_a_fresh_password_only() -> None:
     root = ET.parse(ACTIONS).getroot()
-    for action in (Action.DESTROY_DATA, Action.FAILOVER_VOLUME, Action.MANAGE_CLUSTER):
+    for action in (Action.DESTROY_DATA, Action.FAILOVER_VOLUME, Action.MANAGE_CLUSTER,
+                   Action.CHANGE_CLUSTER):  # fmt: skip
         defaults = root.find(f"action[@id='{action.id}']/defaults/allow_active")
         assert defaults is not None
         assert defaults.text == "auth_admin"

@@ -1,5 +1,6 @@
 """Who is not root is asked for at polkit: by its name on the bus, about the right kind of act."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +12,11 @@ from dbus_next.signature import Variant
 
 from tests.dbus.fake_cluster import FakeCluster
 from tests.dbus.fake_polkit import FakePolkit
+from tests.dbus.test_policy import ACTIONS, placeholders
 from vastskyd.core import api
 from vastskyd.dbus import authority
-from vastskyd.dbus.interfaces import MANAGER, OF_KIND
+from vastskyd.dbus.actions import Action
+from vastskyd.dbus.interfaces import INTERFACES, MANAGER, OF_KIND
 from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
 from vastskyd.dbus.server import DbusServer, serve
 
@@ -47,15 +50,18 @@ async def bus(bus_address: str, server: DbusServer) -> AsyncIterator[MessageBus]
     await there.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
+def interface_of(path: str) -> str:
+    place = Place.parse(path)
+    return (MANAGER if place is None else OF_KIND[place.kind]).name
+
+
 async def ask(
     bus: MessageBus, path: str, member: str, signature: str, body: list[Any],
     flags: MessageFlag = MessageFlag.NONE,
 ) -> Message:  # fmt: skip
-    place = Place.parse(path)
-    interface = (MANAGER if place is None else OF_KIND[place.kind]).name
     reply = await bus.call(
         Message(
-            destination=BUS_NAME, path=path, interface=interface, member=member,
+            destination=BUS_NAME, path=path, interface=interface_of(path), member=member,
             signature=signature, body=body, flags=flags,
         )
     )  # fmt: skip
@@ -67,27 +73,53 @@ TRUE = Variant("b", True)
 DATA = {"object": "v1", "name": "data"}
 JOB = {"object": "j1", "name": "data"}
 SDB = {"object": "m1:/dev/sdb", "name": "m1:/dev/sdb"}
+STORE = {"object": "store2", "name": "store2"}
+NODE = Place(Kind.NODE, "store2").path
+ENROLLED = {"object": "d1", "name": "m1:/dev/sdb"}
 ASKED: list[tuple[str, str, str, list[Any], str, dict[str, str]]] = [
     (ROOT, "CreateVolume", "sta{sv}", ["new", 1, {}], "create-volume", {"name": "new"}),
+    (ROOT, "CreateVolume", "sta{sv}", ["", 1, {}], "create-volume", {"name": ""}),
     (ROOT, "CreateToken", "asa{sv}", [["head"], {}], "manage-nodes", {}),
-    (ROOT, "SetCopiesApart", "sa{sv}", ["host", {}], "manage-cluster", {}),
+    (ROOT, "SetCopiesApart", "sa{sv}", ["host", {}], "change-cluster", {}),
     (ROOT, "InitCluster", "sa{sv}", ["demo", {}], "manage-cluster", {"name": "demo"}),
+    (ROOT, "JoinCluster", "sa{sv}", ["vst1.secret", {}], "manage-cluster", {}),
+    (ROOT, "ShowRecovery", "a{sv}", [{}], "manage-cluster", {}),
+    (ROOT, "BeginRecovery", "a{sv}", [{}], "manage-cluster", {}),
+    (ROOT, "FinishRecovery", "a{sv}", [{}], "manage-cluster", {}),
+    (NODE, "Remove", "a{sv}", [{}], "manage-nodes", STORE),
     (VOLUME, "Attach", "sa{sv}", ["m1", {}], "attach-volume", DATA),
     (VOLUME, "Attach", "sa{sv}", ["m1", {"force": TRUE}], "destroy-data", DATA),
+    (VOLUME, "Detach", "a{sv}", [{}], "attach-volume", DATA),
+    (Place(Kind.ATTACHMENT, "v1").path, "Detach", "a{sv}", [{}], "attach-volume", DATA),
     (VOLUME, "Failover", "a{sv}", [{}], "failover-volume", DATA),
+    (VOLUME, "SetStandby", "asa{sv}", [["m1"], {}], "change-volume", DATA),
+    (VOLUME, "Scrub", "a{sv}", [{}], "change-volume", DATA),
     (VOLUME, "Delete", "a{sv}", [{}], "destroy-data", DATA),
     (VOLUME, "Delete", "a{sv}", [{"dry_run": TRUE}], "destroy-data", DATA),
     (DISK, "Enrol", "a{sv}", [{}], "manage-disks", SDB),
     (DISK, "Enrol", "a{sv}", [{"wipe": TRUE}], "destroy-data", SDB),
-    (
-        Place(Kind.JOB, "j1").path,
-        "Cancel",
-        "a{sv}",
-        [{}],
-        "cancel-job",
-        {"object": "j1", "name": "data"},
-    ),
+    (DISK, "Retire", "a{sv}", [{}], "manage-disks", ENROLLED),
+    (Place(Kind.JOB, "j1").path, "Cancel", "a{sv}", [{}], "cancel-job", JOB),
 ]
+
+
+def test_every_act_is_among_them() -> None:
+    acts = {
+        (interface.name, method.name, action)
+        for interface in INTERFACES
+        for method in interface.methods
+        if method.action is not None
+        for action in (method.action, Action.DESTROY_DATA if method.destroys else method.action)
+    }
+    assert {(interface_of(path), member, action) for path, member, *_, action, _ in ASKED} == acts
+
+
+def test_what_a_dialogue_shows_is_known_of_each_act() -> None:
+    """polkit would leave the placeholder as it is."""
+    actions = ET.parse(ACTIONS).getroot().findall("action")
+    shown = {each.get("id"): placeholders(each.findtext("message", "")) for each in actions}
+    for *_, action, details in ASKED:
+        assert shown[ACTION + action] <= set(details), action
 
 
 @pytest.mark.parametrize(("path", "member", "signature", "body", "action", "details"), ASKED)
@@ -99,6 +131,7 @@ async def test_each_kind_of_act_is_asked_about(
     assert reply.error_name == DENIED
     assert ACTION + action in reply.body[0]
     assert polkit.asked == [(str(bus.unique_name), ACTION + action, details, 0)]
+    assert not cluster.changes()
     polkit.answer = (True, False)
     assert (await ask(bus, path, member, signature, body)).error_name is None
     assert len(cluster.changes()) == 1

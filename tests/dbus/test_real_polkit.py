@@ -15,14 +15,15 @@ from tests.dbus.private_bus import private_bus
 from tests.dbus.somebody_else import call_as_nobody, needs_root, reachable_directory
 from tests.dbus.who_is_asked import what_nobody_is_asked
 from vastskyd.core import api
-from vastskyd.dbus.interfaces import VOLUME
-from vastskyd.dbus.paths import BUS_NAME, Kind, Place
+from vastskyd.dbus.interfaces import DISK, MANAGER, VOLUME
+from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
 from vastskyd.dbus.server import serve
 
 PROJECT = Path(__file__).resolve().parents[2]
 ACTIONS = PROJECT / "packaging/org.vastsky.vastsky1.policy"
 POLKITD = ("/usr/lib/polkit-1/polkitd", "/usr/libexec/polkitd")
 DATA, OTHER = (Place(Kind.VOLUME, name).path for name in ("data", "empty"))
+CANDIDATE = Place(Kind.DISK, "store2:/dev/sdc").path
 START_S = 10.0
 # What an administrator may write: this user attaches and detaches this volume, and no more.
 RULE = """
@@ -118,16 +119,31 @@ async def test_a_rule_lets_a_user_do_what_it_says_and_no_more(
 
 
 @needs_root
-async def test_a_dialogue_that_is_closed_is_no_refusal_by_polkit(
+async def test_a_dialogue_says_what_is_at_stake_and_may_be_closed(
     bus_with_polkit: str, cluster: FakeCluster
 ) -> None:
     server = await serve(cluster, bus_with_polkit)
     try:
-        (asked,) = await what_nobody_is_asked(
-            bus_with_polkit, [(DATA, VOLUME.name, "Delete", "", [], [])]
+        asked = await what_nobody_is_asked(
+            bus_with_polkit,
+            [
+                (DATA, VOLUME.name, "Delete", "", [], []),
+                (CANDIDATE, DISK.name, "Enrol", "", [], ["wipe"]),
+                (DATA, VOLUME.name, "Scrub", "", [], []),
+                (ROOT, MANAGER.name, "CreateVolume", "st", ["$(object)", 1], []),
+                (ROOT, MANAGER.name, "SetCopiesApart", "s", ["disk"], []),
+                (DATA, VOLUME.name, "Attach", "s", ["m1"], []),
+            ],
         )
     finally:
         await server.close()
-    assert asked.action == "org.vastsky.vastsky1.destroy-data"
-    assert asked.error == f"{BUS_NAME}.Error.DeniedDismissed"
-    assert not cluster.changes()
+    closed = f"{BUS_NAME}.Error.DeniedDismissed"
+    assert [(each.action, each.message, each.error) for each in asked] == [
+        ("destroy-data", "destroy data on the volume or disk data", closed),
+        ("destroy-data", "destroy data on the volume or disk store2:/dev/sdc", closed),
+        ("change-volume", "change or scrub volume data", closed),
+        ("create-volume", "create volume $(object)", closed),
+        ("change-cluster", "change how far apart the cluster keeps the copies of volumes", closed),
+        ("", "", "ok"),
+    ]
+    assert [type(each) for each in cluster.changes()] == [api.AttachVolume]

@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 
 from tests.dbus.somebody_else import LIMIT_S, NOBODY
+from vastskyd.dbus.actions import PREFIX
 from vastskyd.dbus.paths import BUS_NAME
+
+_ALL_SAY = "Authentication is required to "
 
 # path, interface, member, signature and body without the options, names of options that are true
 Act = tuple[str, str, str, str, Sequence[Any], Sequence[str]]
@@ -18,7 +21,8 @@ Act = tuple[str, str, str, str, Sequence[Any], Sequence[str]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the dialogue was about and what it said; what became of the call."""
+    """What the dialogue was about and what it said, without what all say; what became of the
+    call."""
 
     action: str
     message: str
@@ -65,4 +69,8 @@ async def what_nobody_is_asked(address: str, acts: Sequence[Act]) -> list[Asked]
         sys.executable, "-c", program, stdout=subprocess.PIPE
     )
     said, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
-    return [Asked(*msgspec.json.decode(line)) for line in said.splitlines()]
+    answers = [msgspec.json.decode(line) for line in said.splitlines()]
+    return [
+        Asked(action.removeprefix(PREFIX), message.removeprefix(_ALL_SAY), error)
+        for action, message, error in answers
+    ]

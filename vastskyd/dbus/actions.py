@@ -15,6 +15,7 @@ class Action(StrEnum):
     MANAGE_DISKS = "manage-disks"
     MANAGE_NODES = "manage-nodes"
     MANAGE_CLUSTER = "manage-cluster"
+    CHANGE_CLUSTER = "change-cluster"
     CANCEL_JOB = "cancel-job"
 
     @property

@@ -72,7 +72,7 @@ MANAGER = Interface(
         Method(
             "SetCopiesApart", api.SetCopiesApart,
             "Keep the copies of volumes on different hosts, or only on different disks.",
-            Action.MANAGE_CLUSTER,
+            Action.CHANGE_CLUSTER,
         ),
         Method(
             "InitCluster", api.InitCluster, "Make this host a cluster's first node, its manager.",

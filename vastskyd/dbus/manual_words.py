@@ -125,7 +125,7 @@ Everybody may read. What changes something is for root, and for those whom **pol
 A person is asked for a password only if the message allows interaction and
 *auth.no\\_user\\_interaction* is not set. Where polkit is not running, root may all and others
 nothing. A rule can look at two details: *object*, the id of what is to be changed, and *name*, what
-people call it.
+people call it, which the dialogue shows.
 """
 
 EXAMPLES = """\

@@ -14,7 +14,7 @@ import msgspec
 from vastskyd.core import api
 from vastskyd.core.errors import FailedError, UnreachableError, VastskyError
 from vastskyd.core.model import Record
-from vastskyd.dbus.authority import Gate, detail
+from vastskyd.dbus.authority import Details, Gate, detail
 from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND, question
@@ -134,16 +134,11 @@ class Service:
         action = method.action_for(asked.request)
         uid = await self._gate.uid(caller)
         if action is not None and not self._gate.trusts(uid):
-            settled, name = await self._settle(method, place, asked.request)
+            settled, details = await self._settle(method, place, asked.request)
             asked = method.parse(call.body, settled)
-            details = {"object": detail(settled), "name": detail(name)}
             may_ask = bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
             await self._gate.enter(
-                caller,
-                uid,
-                action,
-                {key: value for key, value in details.items() if value},
-                interactive=may_ask and not asked.silent,
+                caller, uid, action, details, interactive=may_ask and not asked.silent
             )
         log.info("%s of %s by uid %d", method.name, call.path, uid)
         if isinstance(asked.request, api.Act):
@@ -152,15 +147,16 @@ class Service:
 
     async def _settle(
         self, method: Method, place: Place | None, request: Record
-    ) -> tuple[str, str]:
-        """The object's id, and what people call it. What is not enrolled has no id."""
+    ) -> tuple[str, Details]:
+        """The object's id, and what polkit is told of it. What is not enrolled has no id."""
         if place is None:
-            return "", getattr(request, "name", "")
+            name = getattr(request, "name", None)
+            return "", {} if name is None else {"name": detail(name)}
         if len(method.target) > 1:
-            return place.name, place.name
+            return place.name, _details(place.name, place.name)
         record = await self._record(place)
-        there = place_of(record)
-        return place.name if there is None else there.name, called(record)
+        there = place_of(record) or place
+        return there.name, _details(there.name, called(record) or there.name)
 
     def _words(self, uid: int) -> str:
         who = f"uid {uid}" if uid else "root"
@@ -207,6 +203,10 @@ class Service:
         if call.member == "Set":
             raise ProtocolError("PropertyReadOnly", f"{name} is read-only")
         return "v", [values[name]]
+
+
+def _details(object_: str, name: str) -> Details:
+    return {"object": detail(object_), "name": detail(name)}
 
 
 def _no_object(path: str) -> ProtocolError:
