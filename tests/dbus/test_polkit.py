@@ -83,7 +83,6 @@ ASKED: list[tuple[str, str, str, list[Any], str, dict[str, str]]] = [
     (ROOT, "SetCopiesApart", "sa{sv}", ["host", {}], "change-cluster", {}),
     (ROOT, "InitCluster", "sa{sv}", ["demo", {}], "manage-cluster", {"name": "demo"}),
     (ROOT, "JoinCluster", "sa{sv}", ["vst1.secret", {}], "manage-cluster", {}),
-    (ROOT, "ShowRecovery", "a{sv}", [{}], "manage-cluster", {}),
     (ROOT, "BeginRecovery", "a{sv}", [{}], "manage-cluster", {}),
     (ROOT, "FinishRecovery", "a{sv}", [{}], "manage-cluster", {}),
     (NODE, "Remove", "a{sv}", [{}], "manage-nodes", STORE),
@@ -176,7 +175,7 @@ async def test_a_name_is_text_before_anybody_sees_it(
 
 
 async def test_reading_asks_nobody(bus: MessageBus, polkit: FakePolkit) -> None:
-    for member in ("Status", "ListVolumes", "ListJobs", "Local"):
+    for member in ("Status", "ListVolumes", "ListJobs", "Local", "ShowRecovery"):
         assert (await ask(bus, ROOT, member, "a{sv}", [{}])).error_name is None
     assert not polkit.asked
 

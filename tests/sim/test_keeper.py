@@ -1,5 +1,6 @@
 """The manager's place over a real database file: what is found there, and what is never made."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -63,9 +64,22 @@ class Alone:
         raise FailedError("nobody listens here")
 
 
-def keeper(vault: SqliteVault) -> Keeper:
+class Slow(Alone):
+    """`asked`: how often it was asked what it has, which takes it a second."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def call(self, node: NodeId, request: Record, timeout_s: float) -> Record:
+        if isinstance(request, api.Introduce):
+            self.asked += 1
+            await asyncio.sleep(1.0)
+        return await super().call(node, request, timeout_s)
+
+
+def keeper(vault: SqliteVault, peers: Alone | None = None) -> Keeper:
     clock = SimClock(random.Random(1))
-    return Keeper(IDENTITY, vault, Alone(), clock, Policy(), OpenIssuer())
+    return Keeper(IDENTITY, vault, peers or Alone(), clock, Policy(), OpenIssuer())
 
 
 def make(path: Path, cluster: ClusterId = CLUSTER) -> None:
@@ -178,6 +192,26 @@ def test_records_that_are_whole_are_used(tmp_path: Path) -> None:
         assert view == answers.RecoveryView(recovering=False, why="")
 
     with_keeper(path, body)
+
+
+def test_many_who_look_at_once_do_not_keep_the_hosts_busy(tmp_path: Path) -> None:
+    """Nor whoever makes the records anew: everybody may look."""
+    vault = SqliteVault(tmp_path / "manager.db")
+    peers = Slow()
+
+    async def main() -> None:
+        at = keeper(vault, peers)
+        looking = [asyncio.create_task(at.ask(api.ShowRecovery())) for _ in range(50)]
+        await asyncio.sleep(0.5)
+        await at.ask(api.FinishRecovery(without_missing=True))
+        assert peers.asked == 2, "what had begun, and one after it"
+        views = await asyncio.gather(*looking)
+        assert all(isinstance(each, answers.RecoveryView) and each.disks == 1 for each in views)
+
+    try:
+        loop.run(main(), 60.0)
+    finally:
+        vault.close()
 
 
 def test_a_manager_without_its_ca_says_so_only_to_who_wants_in(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ MANAGER = Interface(
         ),
         Method(
             "ShowRecovery", api.ShowRecovery,
-            "What a rebuild of the manager's lost records would find.", Action.MANAGE_CLUSTER,
+            "What a rebuild of the manager's lost records would find.",
         ),
         Method(
             "BeginRecovery", api.BeginRecovery,

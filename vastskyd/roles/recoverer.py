@@ -60,6 +60,7 @@ class Recoverer:
         self._witnesses: dict[NodeId, Witness] = {}
         self._silent: dict[NodeId, str] = {}
         self._looking = asyncio.Lock()
+        self._looks_begun = self._looks_done = 0
         self._due = asyncio.Event()
 
     @property
@@ -91,11 +92,17 @@ class Recoverer:
     # --- looking ----------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """Asks all that can be heard, at once. What the others said before is forgotten."""
+        """Asks all that can be heard, at once. What the others said before is forgotten. Those who
+        want to know at the same time share a look: everybody may ask, and how often."""
+        wanted = self._looks_begun + 1  # one that has begun may have missed what is so now
         async with self._looking:
+            if self._looks_done >= wanted:
+                return
+            self._looks_begun += 1
             nodes = sorted(self._peers.connected())
             heard = await asyncio.gather(*(self._hear(node) for node in nodes))
             self._witnesses = {w.said.node: w for w in heard if w is not None}
+            self._looks_done = self._looks_begun
 
     async def _hear(self, node: NodeId) -> Witness | None:
         try:
