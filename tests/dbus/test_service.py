@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
@@ -17,7 +18,7 @@ from vastskyd.core.errors import BY_CODE, ConflictError, UnreachableError, from_
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Encryption, Job, JobState, Layout, Record, Role
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND
-from vastskyd.dbus.paths import ROOT, Kind, Place
+from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
 from vastskyd.dbus.server import MAX_CALLS_EACH, DbusServer, keep_serving, serve
 from vastskyd.dbus.variants import plain, record_in, record_out
 
@@ -317,6 +318,31 @@ async def test_calls_in_flight_are_bounded(call: Call, cluster: FakeCluster) -> 
     cluster.gate.set()
     assert all(value(reply) for reply in await asyncio.gather(*calls))
     assert value(await call("Status"))
+
+
+async def test_a_full_socket_is_waited_for(
+    bus_address: str, call: Call, cluster: FakeCluster
+) -> None:
+    """More answers at once than a socket takes: none is lost, nor is the connection."""
+    cluster.gate = asyncio.Event()
+    buses = [await MessageBus(bus_address).connect() for _ in range(8)]
+    calls = [asyncio.ensure_future(bus.call(status_call())) for bus in buses for _ in range(100)]
+    await cluster.has_been_asked(api.ShowStatus, 8 * MAX_CALLS_EACH)
+    cluster.gate.set()
+    replies = await asyncio.wait_for(asyncio.gather(*calls), 20)
+    names = [reply.error_name for reply in replies if reply is not None]
+    assert names.count(DBUS_ERROR + "LimitsExceeded") >= len(calls) - 8 * MAX_CALLS_EACH
+    assert set(names) == {None, DBUS_ERROR + "LimitsExceeded"}
+    assert value(await call("Status"))
+    for bus in buses:
+        bus.disconnect()  # type: ignore[no-untyped-call]
+
+
+def status_call() -> Message:
+    return Message(
+        destination=BUS_NAME, path=ROOT, interface=MANAGER.name, member="Status",
+        signature="a{sv}", body=[{}],
+    )  # fmt: skip
 
 
 async def test_closing_ends_calls_in_flight(

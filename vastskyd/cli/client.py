@@ -81,7 +81,8 @@ class Client:
     async def _connected(self) -> MessageBus:
         if self._bus is None or not self._bus.connected:
             try:
-                self._bus = await MessageBus(self._address, BusType.SYSTEM).connect()
+                self._bus = MessageBus(self._address, BusType.SYSTEM)
+                await self._bus.connect()
             except Exception as error:
                 raise UnreachableError(
                     f"the system bus cannot be reached: {error}",

@@ -4,13 +4,14 @@ Its package also imports its GLib half, and with it GObject introspection where 
 a fifth of what a short vastskyctl command takes, for nothing. It does without where there is none.
 """
 
+import socket
 import sys
 
 _without = "gi" not in sys.modules
 if _without:
     sys.modules["gi"] = None  # type: ignore[assignment]  # an import of it fails: ImportError
 try:
-    from dbus_next.aio.message_bus import MessageBus
+    from dbus_next.aio.message_bus import MessageBus as _NextBus
     from dbus_next.constants import (
         BusType,
         MessageFlag,
@@ -23,6 +24,27 @@ try:
 finally:
     if _without:
         del sys.modules["gi"]
+
+
+class _PatientSocket:
+    """A full socket is the end of a connection to dbus-next (altdesktop/python-dbus-next #153): a
+    few hundred answers at once are enough. Having sent nothing, it waits until there is room."""
+
+    def __init__(self, to: socket.socket) -> None:
+        self._to = to
+
+    def send(self, data: memoryview) -> int:
+        try:
+            return self._to.send(data)
+        except BlockingIOError:
+            return 0
+
+
+class MessageBus(_NextBus):
+    def __init__(self, bus_address: str, bus_type: BusType) -> None:
+        super().__init__(bus_address, bus_type)
+        self._writer.sock = _PatientSocket(self._sock)
+
 
 __all__ = [
     "BusType",
