@@ -27,6 +27,7 @@ from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Apart, Encryption, Job, JobKind, JobState, Layout, Record, Role
+from vastskyd.dbus.errors import ProtocolError
 
 
 def typed(parameter: object) -> str:
@@ -404,6 +405,15 @@ def test_what_is_not_there(run: Run) -> None:
     done = run("volume", "show", "none")
     assert done.exit_code == 3
     assert "hint: see `vastskyctl volume list`" in done.stderr
+
+
+def test_too_many_who_ask(run: Run, cluster: FakeCluster) -> None:
+    cluster.fault = ProtocolError("LimitsExceeded", "vastskyd is answering too many calls")
+    done = run("status")
+    assert done.exit_code == 4
+    assert done.stderr.startswith(
+        "vastskyctl: vastskyd is answering too many calls\nhint: try again"
+    )
 
 
 def test_a_fault_within_vastskyd(run: Run, cluster: FakeCluster) -> None:

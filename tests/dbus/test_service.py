@@ -17,9 +17,10 @@ from vastskyd.core import answers, api
 from vastskyd.core.errors import BY_CODE, ConflictError, UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Encryption, Job, JobState, Layout, Record, Role
+from vastskyd.dbus.inflight import MAX_CALLS_EACH
 from vastskyd.dbus.interfaces import MANAGER, OF_KIND
 from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
-from vastskyd.dbus.server import MAX_CALLS_EACH, DbusServer, keep_serving, serve
+from vastskyd.dbus.server import DbusServer, keep_serving, serve
 from vastskyd.dbus.variants import plain, record_in, record_out
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -314,7 +315,9 @@ async def test_calls_in_flight_are_bounded(call: Call, cluster: FakeCluster) -> 
     cluster.gate = asyncio.Event()
     calls = [asyncio.ensure_future(call("Status")) for _ in range(MAX_CALLS_EACH)]
     await cluster.has_been_asked(api.ShowStatus, MAX_CALLS_EACH)
-    assert error(await call("Status"))[0] == DBUS_ERROR + "LimitsExceeded"
+    name, said = error(await call("Status"))
+    assert name == DBUS_ERROR + "LimitsExceeded"
+    assert said.endswith("wait for their answers")
     cluster.gate.set()
     assert all(value(reply) for reply in await asyncio.gather(*calls))
     assert value(await call("Status"))

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from vastskyd.core import answers, api
-from vastskyd.core.errors import DeniedError, FailedError, UnreachableError
+from vastskyd.core.errors import BusyError, DeniedError, FailedError, UnreachableError
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Record
 from vastskyd.core.paging import joined
@@ -152,6 +152,8 @@ def _bus_error(name: str, said: str, member: str) -> Exception:
             return _NOT_RUNNING
         case "AccessDenied":
             return DeniedError("only root may do this", hint="run it with sudo")
+        case "LimitsExceeded":
+            return BusyError(said, hint="try again, or as root, for whom there is always room")
         case "NoReply" | "Disconnected" | "Timeout":
             return UnreachableError(
                 "vastskyd ended before it answered: whether it acted is not known",

@@ -17,6 +17,7 @@ from vastskyd.dbus.messages import Message, MessageBus, MessageType, Variant
 log = logging.getLogger(__name__)
 
 BUS_TIMEOUT_S = 10.0
+UIDS_KEPT = 1024
 POLKIT_TIMEOUT_S = 10.0
 PERSON_TIMEOUT_S = 60.0
 _POLKIT = "org.freedesktop.PolicyKit1"
@@ -132,6 +133,7 @@ class Gate:
         self._bus = bus
         self._authority = authority
         self._trusted = trusted
+        self._uids: dict[str, int] = {}
 
     def trusts(self, uid: int) -> bool:
         return uid in self._trusted
@@ -146,7 +148,9 @@ class Gate:
             raise _denied(action, verdict, interactive=interactive)
 
     async def uid(self, caller: str) -> int:
-        """Of the connection `caller`, by the bus."""
+        """Of the connection `caller`, by the bus, which never gives its name to another."""
+        if (known := self._uids.get(caller)) is not None:
+            return known
         try:
             async with asyncio.timeout(BUS_TIMEOUT_S):
                 reply = await self._bus.call(
@@ -164,6 +168,9 @@ class Gate:
         if reply is None or reply.message_type is not MessageType.METHOD_RETURN:
             raise DeniedError("the bus does not know who asks")
         (uid,) = reply.body
+        if len(self._uids) >= UIDS_KEPT:
+            self._uids.clear()
+        self._uids[caller] = int(uid)
         return int(uid)
 
 

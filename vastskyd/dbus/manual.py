@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from vastskyd.core.errors import BY_CODE
 from vastskyd.dbus.actions import Action
 from vastskyd.dbus.errors import ERROR_PREFIX
+from vastskyd.dbus.inflight import MAX_CALLS_EACH, MAX_CALLS_USER, MAX_CALLS_USERS
 from vastskyd.dbus.interfaces import INTERFACES, OF_KIND
 from vastskyd.dbus.manual_words import (
     ACTIONS,
@@ -198,8 +199,10 @@ def _errors() -> Iterator[str]:
     yield _paragraph(
         "An error has one string: its first line is the message; what follows the first newline,"
         " if anything, is a hint at the next step. A wrong member, interface, path or signature"
-        " gets the bus's own errors, and so does a caller with more than 32 calls in flight"
-        " (*org.freedesktop.DBus.Error.LimitsExceeded*)."
+        " gets the bus's own errors, and so does whoever has too many calls in flight, with a word"
+        " on what to do (*org.freedesktop.DBus.Error.LimitsExceeded*):"
+        f" {MAX_CALLS_EACH} of one connection, {MAX_CALLS_USER} of a user other than root, and"
+        f" {MAX_CALLS_USERS} of all of these; root has room besides."
     )
     for code, kind in BY_CODE.items():
         text = " ".join((kind.__doc__ or "").split())

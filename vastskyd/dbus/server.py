@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable
 
-from vastskyd.core.errors import ConflictError, UnreachableError
+from vastskyd.core.errors import ConflictError, UnreachableError, VastskyError
 from vastskyd.dbus.authority import Authority, Gate, Polkit
 from vastskyd.dbus.cluster import Cluster
 from vastskyd.dbus.errors import ProtocolError, error_reply, internal_error
+from vastskyd.dbus.inflight import InFlight
 from vastskyd.dbus.jobs import JobWatch
 from vastskyd.dbus.messages import (
     BusType,
@@ -29,8 +29,6 @@ from vastskyd.dbus.service import Service
 
 log = logging.getLogger(__name__)
 
-MAX_CALLS = 256
-MAX_CALLS_EACH = 32  # of one caller
 ANSWER_TIMEOUT_S = 120.0  # a last bound; every request has a tighter one of its own
 BUS_TIMEOUT_S = 10.0
 MAX_SIGNATURES = 1000
@@ -47,10 +45,11 @@ class DbusServer:
         own = OwnObjects(self._emit)
         self._jobs = JobWatch(cluster, own)
         self._mirror = Mirror(cluster, own, self._jobs)
-        self._service = Service(cluster, own, self._jobs, Gate(bus, authority, trusted))
+        self._gate = Gate(bus, authority, trusted)
+        self._service = Service(cluster, own, self._jobs, self._gate)
         self._mirroring: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
-        self._callers: Counter[str] = Counter()
+        self._in_flight = InFlight()
         bus.add_message_handler(self._on_message)
 
     def start(self) -> None:
@@ -84,13 +83,11 @@ class DbusServer:
         if len(SignatureTree._cache) > MAX_SIGNATURES:
             SignatureTree._cache.clear()  # a caller can think up endless signatures
         sender = message.sender or ""
-        if len(self._calls) >= MAX_CALLS or self._callers[sender] >= MAX_CALLS_EACH:
-            self._send(
-                message,
-                error_reply(message, ProtocolError("LimitsExceeded", "too many calls in flight")),
-            )
+        try:
+            self._in_flight.come(sender)
+        except ProtocolError as error:
+            self._send(message, error_reply(message, error))
             return True
-        self._callers[sender] += 1
         task = asyncio.get_running_loop().create_task(self._answer(message, sender))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -99,14 +96,20 @@ class DbusServer:
     async def _answer(self, call: Message, sender: str) -> None:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                reply = await self._service.reply(call)
+                reply = await self._reply(call, sender)
             self._send(call, reply)
         except TimeoutError:
             self._send(call, error_reply(call, UnreachableError("no answer in time")))
         finally:
-            self._callers[sender] -= 1
-            if not self._callers[sender]:
-                del self._callers[sender]
+            self._in_flight.gone(sender)
+
+    async def _reply(self, call: Message, sender: str) -> Message:
+        try:
+            uid = await self._gate.uid(sender)
+            with self._in_flight.of_user(uid, is_root=self._gate.trusts(uid)):
+                return await self._service.reply(call)
+        except (VastskyError, ProtocolError) as error:
+            return error_reply(call, error)
 
     def _send(self, call: Message, reply: Message) -> None:
         if call.flags & MessageFlag.NO_REPLY_EXPECTED or not self._bus.connected:
