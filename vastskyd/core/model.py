@@ -404,6 +404,14 @@ class Job(Record):
     rate_bytes: int = 0
     expected_end_s: float = 0.0
 
+    def goes_on_as(self, seen: "Job | None") -> bool:
+        """It runs, and is as it was seen, if it was: of its pace nobody is told each second."""
+        if self.state is not JobState.RUNNING:
+            return False
+        return seen is None or seen == msgspec.structs.replace(
+            self, rate_bytes=seen.rate_bytes, expected_end_s=seen.expected_end_s
+        )
+
 
 class Severity(StrEnum):
     INFO = "info"

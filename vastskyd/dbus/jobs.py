@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 from vastskyd.core import answers, api
 from vastskyd.core.errors import NotFoundError, VastskyError
@@ -19,6 +20,10 @@ PAUSE_S = 0.5  # between two changes that are told
 RETRY_S = 1.0
 _WATCH_S = 30.0
 WAIT_MOST_S = 30.0
+# Questions that the manager keeps open until there is news: a session has room for 256 at once, for
+# all that this host asks and tells.
+WAITS_MOST = 64
+LOOK_S = 1.0
 
 
 class JobWatch:
@@ -29,6 +34,7 @@ class JobWatch:
         self._own = own
         self._tasks: dict[JobId, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
+        self._waits = asyncio.Semaphore(WAITS_MOST)
 
     def track(self, job: Job) -> None:
         """From here on it is the host's own; nothing if it is, or if there are too many."""
@@ -70,8 +76,7 @@ class JobWatch:
         """As the manager would, but of one that is watched without asking it."""
         job = self._job(request.job)
         if job is None:
-            answer = await self._cluster.ask(request)
-            return answer if isinstance(answer, answers.JobList) else answers.JobList(jobs=())
+            return await self._shown(request)
         try:
             limit_s = max(
                 0.0, min(request.wait_s, WAIT_MOST_S)
@@ -113,16 +118,35 @@ class JobWatch:
         while True:
             request = api.ShowJob(job=job.id, wait_s=_WATCH_S, seen=job)
             try:
-                answer = await self._cluster.ask(request)
+                answer = await self._shown(request)
             except NotFoundError:
                 raise
             except VastskyError as error:
                 log.debug("job %s: %s", job.id, error.message)
                 await asyncio.sleep(RETRY_S)
                 continue
-            if isinstance(answer, answers.JobList) and answer.jobs:
+            if answer.jobs:
                 return answer.jobs[0]
             await asyncio.sleep(RETRY_S)
+
+    async def _shown(self, request: api.ShowJob) -> answers.JobList:
+        """By the manager. Where enough wait there, others look again and again."""
+        if not request.wait_s > 0:
+            return await self._asked(request)
+        if not self._waits.locked():
+            async with self._waits:
+                return await self._asked(request)
+        end_s = time.monotonic() + min(request.wait_s, WAIT_MOST_S)
+        while True:
+            shown = await self._asked(api.ShowJob(job=request.job))
+            left_s = end_s - time.monotonic()
+            if left_s <= 0 or not all(job.goes_on_as(request.seen) for job in shown.jobs):
+                return shown
+            await asyncio.sleep(min(LOOK_S, left_s))
+
+    async def _asked(self, request: api.ShowJob) -> answers.JobList:
+        answer = await self._cluster.ask(request)
+        return answer if isinstance(answer, answers.JobList) else answers.JobList(jobs=())
 
 
 def _place(job: JobId) -> Place:

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import msgspec
-
 from vastskyd.core import answers, api
 from vastskyd.core.documents import Document, Report
 from vastskyd.core.errors import (
@@ -25,7 +23,6 @@ from vastskyd.core.facts import Facts, NodeFacts
 from vastskyd.core.ids import JobId, NodeId, VolumeId
 from vastskyd.core.model import (
     Event,
-    Job,
     JobState,
     Record,
     Severity,
@@ -428,7 +425,7 @@ class Manager:
             shown = views.show_job(self._turn(), JobId(request.job))
             job = shown.jobs[0]
             left_s = deadline_s - self._clock.monotonic_s()
-            if left_s <= 0 or job.state is not JobState.RUNNING or _differs(job, request.seen):
+            if left_s <= 0 or not job.goes_on_as(request.seen):
                 return shown
             try:
                 async with asyncio.timeout(left_s), self._turned:
@@ -457,10 +454,3 @@ def _runs(state: Draft, job: JobId) -> bool:
 def _says(report: Report) -> tuple[object, ...]:
     """All of it but its number: a node repeats itself."""
     return (report.life, report.revision, report.storage, report.head)
-
-
-def _differs(job: Job, seen: Job | None) -> bool:
-    """Of its pace it is not told each second."""
-    return seen is not None and seen != msgspec.structs.replace(
-        job, rate_bytes=seen.rate_bytes, expected_end_s=seen.expected_end_s
-    )

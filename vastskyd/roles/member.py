@@ -16,10 +16,9 @@ from vastskyd.roles.joining import Issuer
 from vastskyd.roles.keeper import Keeper
 from vastskyd.roles.node import NodeAgent
 from vastskyd.roles.progress import Progress
+from vastskyd.roles.questions import Questions
 from vastskyd.roles.storage import StorageRole
 from vastskyd.store.identity import Identity
-
-_ASK_TIMEOUT_S = 45.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class Member:
         self.progress = Progress(ports.clock)
         self._told: Callable[[], None] | None = None
         self._peers = _WithSelf(ports.peers, identity.node, self._answer)
+        self._questions = Questions(self._peers, identity.manager)
         self.manager = self._make_manager(ports, policy)
         self._agent = NodeAgent(
             _introduction(identity),
@@ -157,7 +157,7 @@ class Member:
 
     async def ask(self, request: Record) -> Record:
         """Any of api.ADMIN_REQUESTS, answered by the manager wherever it is."""
-        return await self._peers.call(self.identity.manager, request, _ASK_TIMEOUT_S)
+        return await self._questions.ask(request)
 
     @property
     def connected(self) -> bool:
