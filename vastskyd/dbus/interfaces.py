@@ -145,7 +145,7 @@ DISK = Interface(
         Property(
             "State", "state",
             "online, failing, draining, missing, failed, enrolling, unreachable, refused, unknown,"
-            " or candidate.",
+            " unseen, or candidate.",
         ),
         Property("Message", "message", "What is to be said of it; what is on a candidate,"
             " or why auto_enroll left it out."),

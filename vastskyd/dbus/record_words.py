@@ -60,8 +60,10 @@ RECORDS = {
             "free_bytes": "free for volumes; 0 if it is not enrolled",
             "state": "enrolling, online, failing (it says so itself), draining (it is"
             " being emptied, to be retired), missing, failed, unreachable "
-            "(its node is), unseen (other disks spoke of it when the "
-            "manager's database was rebuilt), or candidate (not enrolled)",
+            "(its node is), refused (it was not enrolled: something is on it; "
+            "the message says what), unknown (its host cannot say yet), unseen "
+            "(other disks spoke of it when the manager's database was rebuilt), "
+            "or candidate (not enrolled)",
             "message": "more on the state, for people; of a candidate: what is on it, "
             "for which it cannot be enrolled without --wipe, or why it was "
             "not enrolled by itself though it matches auto_enroll",
