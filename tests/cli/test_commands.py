@@ -24,10 +24,11 @@ from tests.dbus.fake_cluster import (
 )
 from vastskyd.cli.main import main
 from vastskyd.core import answers, api
-from vastskyd.core.errors import UnreachableError, from_code
+from vastskyd.core.errors import InvalidError, UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Apart, Encryption, Job, JobKind, JobState, Layout, Record, Role
 from vastskyd.dbus.errors import ProtocolError
+from vastskyd.wire.token import parse_token
 
 
 def typed(parameter: object) -> str:
@@ -50,7 +51,7 @@ JSON: list[tuple[list[str], Record]] = [
     (["events", "-n", "0"], answers.EventList(events=())),
     (["cluster", "init"], JOIN),
     (["cluster", "set", "--copies-apart", "disk"], STATUS),
-    (["cluster", "token"], api.Token(token="vst1.secret")),
+    (["cluster", "token"], api.Token(token="vsky1-secret")),
     (["join", "t"], JOIN),
     (["volume", "create", "data", "1G"], job(state=JobState.DONE)),
 ]
@@ -489,6 +490,13 @@ def test_help_teaches_with_an_example(path: tuple[str, ...]) -> None:
     said = runner().invoke(main, [*path, "--help"]).output
     assert f"vastskyctl {' '.join(path)}" in said.partition("Example")[2]
     assert ("With --json" in said) == (path not in WITHOUT_JSON)
+
+
+def test_a_token_is_shown_as_they_begin() -> None:
+    said = runner().invoke(main, ["join", "--help"]).output
+    (token,) = re.findall(r"vastskyctl join (\w\S+) ", said)
+    with pytest.raises(InvalidError, match="incomplete"):  # and not: this is none
+        parse_token(token)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "--json"]])

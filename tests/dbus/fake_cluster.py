@@ -220,7 +220,7 @@ class FakeCluster:
             api.SetStandby: api.Done,
             api.SetCopiesApart: api.Done,
             api.CancelJob: api.Done,
-            api.CreateToken: lambda: api.Token(token="vst1.secret"),
+            api.CreateToken: lambda: api.Token(token="vsky1-secret"),
             api.RemoveNode: api.Done,
             api.ShowRecovery: lambda: self.recovery,
             api.BeginRecovery: lambda: RECOVERY,

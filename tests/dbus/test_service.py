@@ -155,7 +155,7 @@ async def test_waiting_carries_what_was_seen(call: Call, cluster: FakeCluster) -
 
 async def test_others(call: Call, cluster: FakeCluster) -> None:
     valid = {"valid_s": Variant("x", 60)}
-    assert value(await call("CreateToken", "asa{sv}", [["head"], valid])) == "vst1.secret"
+    assert value(await call("CreateToken", "asa{sv}", [["head"], valid])) == "vsky1-secret"
     node = Place(Kind.NODE, "store2").path
     assert (await call("Remove", "a{sv}", [{}], OF_KIND[Kind.NODE].name, node)).body == []
     standby = await call("SetStandby", "asa{sv}", [["m1"], {}], OF_KIND[Kind.VOLUME].name,

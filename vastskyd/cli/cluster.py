@@ -151,7 +151,7 @@ def join(
 
     \b
     Examples:
-      vastskyctl join vst1.eyJjYSI6... --address 10.0.1.2 --rack b
+      vastskyctl join vsky1-... --address 10.0.1.2 --rack b
       ssh manager1 vastskyctl cluster token | vastskyctl join -
 
     With --json: Initialised.
