@@ -101,17 +101,20 @@ def test_the_examples_are_of_what_there_is() -> None:
         for method in interface.methods
     }
     calls = re.findall(
-        r"busctl call org\.vastsky\.Vastsky1 \S+ (\S+) (\w+) '(\S+)' (.+)$",
+        r"busctl (.*)call org\.vastsky\.Vastsky1 \S+ (\S+) (\w+) '(\S+)' (.+)$",
         re.sub(r"\s*\\\n\s*", " ", EXAMPLES),
         re.M,
     )
-    assert len(calls) == EXAMPLES.count("busctl call")
-    for interface, name, signature, arguments in calls:
+    assert len(calls) == len(re.findall(r"busctl .*call ", EXAMPLES))
+    for told, interface, name, signature, arguments in calls:
         method = methods[interface, name]
         assert signature == method.in_signature
         *_, options = arguments.partition(" ") if len(method.takes) > 1 else ("", "", arguments)
         given = re.findall(r"(\S+) ([a-z]+) \S+", re.sub(r"^(\S+ )*?\d+ (?=\D)", "", options))
         assert all(option in method.known_options for option in given), given
+        if name == "Wait":
+            (timeout_s,) = re.findall(r"--timeout=(\d+) ", told)
+            assert int(timeout_s) > int(arguments.split()[0]), "busctl gives up first"
     (shown,) = re.findall(r"(\S+) State$", EXAMPLES, re.M)
     (found,) = [each for each in INTERFACES if each.name == shown]
     assert any(each.name == "State" for each in found.properties)

@@ -78,7 +78,8 @@ WORDS = {
     "token": "What CreateToken gave.",
     "valid_s": "For how many seconds hosts can join by the token.",
     "volume": "A volume's name, or its id.",
-    "wait_s": "How many seconds to wait at most, up to 30.",
+    "wait_s": "How many seconds to wait at most, up to 30. Most clients give a call up after 25"
+    " unless told otherwise: **busctl \\-\\-timeout=40**, **gdbus call \\-\\-timeout 40**.",
     "wipe": "Take the disk even if there is something on it, which is destroyed.",
     "without_missing": "Go on without the hosts and disks that others speak of.",
 }
@@ -139,7 +140,8 @@ Make a volume of 100 GiB with three copies, and wait for the job that the answer
     $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1 org.vastsky.Vastsky1.Manager \\
         CreateVolume 'sta{sv}' data 107374182400 1 copies x 3
     o "/org/vastsky/Vastsky1/jobs/0123456789abcdef"
-    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1/jobs/0123456789abcdef \\
+    $ busctl --timeout=40 call org.vastsky.Vastsky1 \\
+        /org/vastsky/Vastsky1/jobs/0123456789abcdef \\
         org.vastsky.Vastsky1.Job Wait 'da{sv}' 30 0
 
 Attach it, without asking anybody for a password:
