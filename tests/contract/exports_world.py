@@ -118,7 +118,7 @@ class SystemdWorld(QemuWorld):
         super().__init__(Path("/run"), devices, ())
 
     def restarted(self) -> Exports:
-        self.exports = QemuExports(Path("/run/vastsky"), Path("/run/vastsky-tls"), run)
+        self.exports = QemuExports(Path("/run/vastsky"), Path("/run/vastsky/tls"), run)
         return self.exports
 
     async def crash(self, head: NodeId) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,6 +82,41 @@ async def test_a_device_that_is_not_device_mappers_is_out_of_reach(world: System
         await world.exports.add(export(), "/dev/vda")
 
 
+@pytest.fixture
+def state() -> Iterator[None]:
+    """What a manager has there, as far as this host lacks it."""
+    directory = Path("/var/lib/vastsky")
+    made = not directory.exists()
+    for part in ("tls", "ca"):
+        (directory / part).mkdir(parents=True, exist_ok=True)
+    yield
+    if made:
+        shutil.rmtree(directory)
+
+
+def _seen_by(pid: str) -> tuple[set[str], set[str], set[str]]:
+    """Of vastskyd's state, of what it has in /run, and of the sockets by which root commands."""
+    top = Path(f"/proc/{pid}/root")
+    sockets = ("run/dbus", "run/systemd/private")
+    return (
+        {path.name for path in (top / "var/lib/vastsky").iterdir()},
+        {path.name for path in (top / "run/vastsky").iterdir()},
+        {name for name in sockets if (top / name).exists()},
+    )
+
+
+@pytest.mark.usefixtures("state")
+async def test_a_server_sees_certificates_and_nothing_else_of_the_cluster(
+    world: SystemdWorld,
+) -> None:
+    await world.exports.ensure_server(world.server(HEAD1))
+    shown = await run(("systemctl", "show", "-P", "MainPID", UNIT), 10)
+    kept, running, sockets = await asyncio.to_thread(_seen_by, shown.output.strip())
+    assert kept == {"tls"}
+    assert running <= {"export", "tls"}
+    assert not sockets
+
+
 async def test_the_socket_directory_outlives_a_stopped_server(world: SystemdWorld) -> None:
     await world.exports.ensure_server(world.server(HEAD1))
     await world.exports.add(export(), world.devices()[0])
@@ -92,7 +127,7 @@ async def test_the_socket_directory_outlives_a_stopped_server(world: SystemdWorl
 
 
 async def test_tls_with_certificates_that_only_root_may_read(world: SystemdWorld) -> None:
-    directory = Path("/run/vastsky-tls")
+    directory = Path("/run/vastsky/tls")
     shutil.rmtree(directory, ignore_errors=True)
     authority = Authority(directory)
     authority.issue("store1", "server")

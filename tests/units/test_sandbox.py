@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from vastskyd.config.settings import Config
+from vastskyd.roles.founding import ca_directory, database, tls_directory
+from vastskyd.store import identity
+
 UNITS = Path(__file__).resolve().parents[2] / "units"
 
 EXPOSURE_MOST = {
@@ -86,6 +90,25 @@ def test_each_capability_of_the_daemon_is_explained() -> None:
         if line.startswith("CapabilityBoundingSet="):
             assert before.startswith("# "), line
         before = line
+
+
+def _values(unit: str, key: str) -> set[str]:
+    lines = (line.partition("=") for line in _lines(unit))
+    return {word for name, _, words in lines if name == key for word in words.split()}
+
+
+def test_an_export_server_sees_nothing_of_the_cluster_but_certificates() -> None:
+    """It speaks to the network as root: neither the CA's key nor the manager's records are there
+    for it, nor sockets by which root commands the host, nor what is put there after its start."""
+    unit = "vastsky-export@.service"
+    empty = {path.partition(":")[0] for path in _values(unit, "TemporaryFileSystem")}
+    assert empty == {"/run", "/var/lib/vastsky"}
+    assert _values(unit, "BindPaths") == {"%t/vastsky/export"}
+    read = {path.removeprefix("-") for path in _values(unit, "BindReadOnlyPaths")}
+    config = Config(runtime_dir="%t/vastsky")
+    assert read == {str(tls_directory(config)), str(config.runtime_path / "tls")}
+    hidden = (ca_directory(config), database(config), config.state_path / identity.FILE_NAME)
+    assert all(any(path.is_relative_to(each) for each in empty) for path in hidden)
 
 
 def test_who_takes_over_may_not_do_more_than_the_daemon() -> None:
