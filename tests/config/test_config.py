@@ -163,6 +163,8 @@ ONE: list[tuple[str, str]] = [
     ('roles = ["head",\n"boss"]', '2: roles cannot have "boss"; write a list of "manager"'),
     ('addresses = [\n"10.0.0.1",\n"host1"\n]', '3: addresses cannot have "host1"; write a list'),
     ('addresses = ["10.0.0.1", "10.0.0.1"]', "1: addresses cannot be ["),
+    ('addresses = ["10.0.0.1",\n"0.0.0.0"]', '2: addresses cannot have "0.0.0.0"; write a list of'),
+    ('addresses = ["224.0.0.1"]', '1: addresses cannot have "224.0.0.1"; write a list of'),
     ('state_dir = "var"', '1: state_dir cannot be "var"; write an absolute directory'),
     ('log_level = "WARN"', '1: log_level cannot be "WARN"; did you mean log_level = "warning"?'),
     ('log_level = "loud"', '1: log_level cannot be "loud"; write "debug"'),

@@ -9,6 +9,7 @@ from vastskyd.config.settings import Config
 from vastskyd.core.api import InitCluster
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Apart, Role
+from vastskyd.core.reaching import EXPORT_PORT_FIRST
 from vastskyd.core.state import load
 from vastskyd.kernel import addresses
 from vastskyd.kernel.addresses import of_default_route
@@ -68,6 +69,24 @@ def test_without_a_default_route_an_address_is_to_be_given(
         found(config, single())
     assert "--address" in refused.value.hint
     assert found(config, single(addresses=("127.0.0.1",)))
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "ff02::1", "host1"])
+def test_an_address_that_no_host_has_is_refused(config: Config, address: str) -> None:
+    with pytest.raises(InvalidError, match=f"{address}.* is no"):
+        found(config, single(addresses=("10.0.0.1", address)))
+    assert not founding.database(config).exists()
+
+
+def test_a_host_that_speaks_at_a_port_of_exports_has_its_own_elsewhere(tmp_path: Path) -> None:
+    config = Config(state_dir=str(tmp_path / "state"), port=EXPORT_PORT_FIRST)
+    found(config, single(addresses=("10.0.0.1",)))
+    store = SqliteStore(founding.database(config))
+    try:
+        (node,) = load(store.load()).nodes.values()
+    finally:
+        store.close()
+    assert (node.port, node.export_port) == (EXPORT_PORT_FIRST, EXPORT_PORT_FIRST + 1)
 
 
 @pytest.mark.usefixtures("routed")

@@ -231,7 +231,6 @@ def case(witnesses: dict[NodeId, Witness]) -> Case:
         manager=NodeId("m"),
         encryption=Encryption.TLS,
         witnesses=witnesses,
-        export_port_first=100,
         now_s=1.0,
         new_token=tokens("f"),
     )

@@ -40,11 +40,11 @@ from vastskyd.core.model import (
     VolumeState,
 )
 from vastskyd.core.names import parse_extent_uuid
+from vastskyd.core.reaching import EXPORT_PORT_FIRST
 from vastskyd.core.state import ClusterState, Draft, load
 from vastskyd.core.turn import Policy
 from vastskyd.core.units import GRAIN_BYTES, MD_DATA_OFFSET_BYTES, MIB
 from vastskyd.ondisk.slots import Current, choose
-from vastskyd.roles.joining import EXPORT_PORT_FIRST
 from vastskyd.roles.member import Member, Ports, Tuning
 from vastskyd.store.identity import Identity
 

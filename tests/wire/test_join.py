@@ -199,6 +199,7 @@ async def test_anonymous_hosts_may_ask_for_nothing_else(lab: Lab, method: str) -
         {"node": "Not A Node"},
         {"addresses": []},
         {"addresses": ["somewhere"]},
+        {"addresses": [HOST, "0.0.0.0"]},
         {"port": 0},
         {"port": 65536},
         {"roles": ["king"]},

@@ -1,6 +1,5 @@
 """What can be set: the settings, their defaults and limits, and when a change takes effect."""
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core.reaching import PORT_MAX, own_address
 from vastskyd.core.units import GIB, TIB, parse_size
 
 DEFAULT_PATH = Path("/etc/vastsky/vastskyd.toml")
@@ -24,7 +24,8 @@ RIGHT: dict[str, str] = {
     "state_dir": 'an absolute directory, as in state_dir = "/var/lib/vastsky"',
     "runtime_dir": 'an absolute directory, as in runtime_dir = "/run/vastsky"',
     "roles": 'a list of "manager", "storage" and "head", each once',
-    "addresses": 'a list of IP addresses, one per data network, as in ["10.0.1.7", "10.0.2.7"]',
+    "addresses": "a list of this host's own IP addresses, one per data network (0.0.0.0, :: and"
+    ' multicast are no host\'s own), as in ["10.0.1.7", "10.0.2.7"]',
     "port": "a TCP port from 1 to 65535",
     "rack": 'at most 63 letters, digits, ".", "_" and "-", as in rack = "r12"',
     "log_level": '"debug", "info", "warning" or "error"',
@@ -170,7 +171,7 @@ class Config(Record):
     runtime_dir: str = "/run/vastsky"
     roles: tuple[Role, ...] | None = None
     addresses: tuple[str, ...] = ()
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8884
+    port: Annotated[int, msgspec.Meta(ge=1, le=PORT_MAX)] = 8884
     rack: str = ""
     log_level: LogLevel = LogLevel.INFO
     auto_enroll: tuple[str, ...] = ()
@@ -211,9 +212,7 @@ def _check_roles(config: Config) -> None:
 
 
 def _check_addresses(config: Config) -> None:
-    if len({ipaddress.ip_address(address) for address in config.addresses}) != len(
-        config.addresses
-    ):
+    if len({own_address(address) for address in config.addresses}) != len(config.addresses):
         raise ValueError
 
 

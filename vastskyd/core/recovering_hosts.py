@@ -19,6 +19,7 @@ from vastskyd.core.model import (
     Node,
     Role,
 )
+from vastskyd.core.reaching import free_export_port
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.witness import Witness
 
@@ -35,7 +36,6 @@ class Case:
     manager: NodeId
     encryption: Encryption
     witnesses: Mapping[NodeId, Witness]
-    export_port_first: int
     now_s: float
     new_token: Callable[[int], str]
     before: ClusterState = field(default_factory=ClusterState)
@@ -129,8 +129,8 @@ class Hosts:
         if server is not None:
             return server.port
         taken = {server.port for server in self._evidence.servers.values()}
-        taken |= {node.export_port for node in self._draft.nodes.values()}
-        return next(p for p in range(self._case.export_port_first, 65536) if p not in taken)
+        taken |= {witness.said.port for witness in self._case.witnesses.values()}
+        return free_export_port(self._draft.nodes.values(), taken)
 
     def put_unseen_disk(self, hint: LegHint) -> None:
         """The place of a leg that others speak of."""

@@ -4,7 +4,6 @@ The identity file is written last: until it is there, nothing has happened that 
 not overwrite.
 """
 
-import ipaddress
 import logging
 import socket
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from vastskyd.core.api import InitCluster, JoinCluster
 from vastskyd.core.errors import ConflictError, DamagedError, InvalidError, NotFoundError
 from vastskyd.core.ids import SHORT_ID_DIGITS, ClusterId, NodeId, node_id
 from vastskyd.core.model import Apart, Cluster, Generation, Node, Role
+from vastskyd.core.reaching import free_export_port, own_address
 from vastskyd.core.state import Draft, load
 from vastskyd.kernel.addresses import of_default_route
 from vastskyd.ports import Clock
 from vastskyd.roles.credentials import Credentials
-from vastskyd.roles.joining import EXPORT_PORT_FIRST, Issuer
+from vastskyd.roles.joining import Issuer
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
@@ -173,7 +173,7 @@ def found(config: Config, clock: Clock, request: InitCluster, credentials: Crede
         roles=roles,
         addresses=addresses,
         port=config.port,
-        export_port=EXPORT_PORT_FIRST,
+        export_port=free_export_port((), (config.port,)),
         rack=request.rack or config.rack,
         joined_s=clock.now_s(),
     )
@@ -287,8 +287,5 @@ def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
             " that no other will ever join",
         )
     for address in addresses:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError as error:
-            raise InvalidError(f"{address!r} is not an IP address") from error
+        own_address(address)
     return addresses

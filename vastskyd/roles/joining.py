@@ -10,12 +10,11 @@ from vastskyd.core.api import CreateToken, Join, Joined, Token
 from vastskyd.core.errors import ConflictError, DeniedError, ExistsError, InvalidError
 from vastskyd.core.ids import ClusterId, NodeId, node_id
 from vastskyd.core.model import JoinSecret, Node, Role, Severity
+from vastskyd.core.reaching import free_export_port
 from vastskyd.core.turn import Turn
 
 _SECRET_DIGITS = 64
 _VALID_MAX_S = 30 * 86400.0
-# Each head has a port of its own, the same on every storage host, so that a firewall can know it.
-EXPORT_PORT_FIRST = 10810
 _ADDRESSES_MAX = 4
 
 
@@ -105,6 +104,11 @@ def _refuse_taken(turn: Turn, name: NodeId, request: Join) -> None:
         shared = set(other.addresses) & set(request.addresses)
         if other.id != name and shared:
             raise ConflictError(f"{', '.join(sorted(shared))} belongs to node {other.id}")
+        if other.export_port == request.port:
+            raise ConflictError(
+                f"port {request.port} is where storage hosts serve {other.id}",
+                hint="write another port in /etc/vastsky/vastskyd.toml here, as in port = 8884",
+            )
 
 
 def add_node(
@@ -117,14 +121,14 @@ def add_node(
 ) -> Node:
     """A new node, or one that was reinstalled and comes back by its name."""
     known = turn.draft.nodes.get(name)
-    taken = {node.export_port for node in turn.draft.nodes.values()}
-    free = next(p for p in range(EXPORT_PORT_FIRST, 65536) if p not in taken)
+    nodes = turn.draft.nodes.values()
+    export_port = free_export_port(nodes, (port,)) if known is None else known.export_port
     node = Node(
         id=name,
         roles=roles,
         addresses=addresses,
         port=port,
-        export_port=free if known is None else known.export_port,
+        export_port=export_port,
         rack=rack,
         joined_s=turn.wall_s,
     )

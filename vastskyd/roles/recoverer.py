@@ -18,7 +18,6 @@ from vastskyd.core.recovering_hosts import Case
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.witness import Introduction, Witness
 from vastskyd.ports import Clock, Peers, Vault
-from vastskyd.roles.joining import EXPORT_PORT_FIRST
 from vastskyd.store.identity import Identity
 
 log = logging.getLogger(__name__)
@@ -140,7 +139,6 @@ class Recoverer:
                 manager=identity.node,
                 encryption=Encryption.TLS,
                 witnesses=self._witnesses,
-                export_port_first=EXPORT_PORT_FIRST,
                 now_s=self._clock.now_s(),
                 new_token=self._clock.new_token,
                 before=self._before,

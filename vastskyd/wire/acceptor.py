@@ -6,7 +6,6 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
 
 from vastskyd.core.api import Join, Joined
 from vastskyd.core.errors import (
@@ -18,7 +17,7 @@ from vastskyd.core.errors import (
 )
 from vastskyd.core.ids import NodeId, node_id
 from vastskyd.core.model import Record
-from vastskyd.wire.ca import ip_address
+from vastskyd.core.reaching import PORT_MAX, own_address
 from vastskyd.wire.framing import FrameError, Request, decode_message
 from vastskyd.wire.hello import Identity, Peer, welcome
 from vastskyd.wire.limits import WireLimits
@@ -34,8 +33,6 @@ from vastskyd.wire.messages import (
 from vastskyd.wire.once import OnceLog
 from vastskyd.wire.stream import FrameStream, accept_stream, peer_address
 from vastskyd.wire.tls import NodeTls
-
-PORT_MAX: Final = 65535
 
 OnJoin = Callable[[Join, str], Awaitable[Joined]]
 
@@ -232,7 +229,7 @@ def _check_join(request: Join) -> None:
     if not request.addresses or not 1 <= request.port <= PORT_MAX:
         raise InvalidError("a node needs an address and a port")
     for address in request.addresses:
-        ip_address(address)
+        own_address(address)
 
 
 def _listen(host: str, port: int, backlog: int) -> socket.socket:
