@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TOOL_LIMIT_S = 300
+MAN_PAGES = Path(__file__).resolve().parents[2] / "docs/man"
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,22 @@ def read_rpm(path: Path) -> Package:
 
 
 def documents(package: Package) -> frozenset[str]:
-    """The names of what is there to read, but man pages, licences and logs of changes."""
+    """What is there to read, but man pages, licences and logs of changes, as files."""
     return frozenset(
-        file.rpartition("/")[2].removesuffix(".gz")
+        file
         for file in package.files
         if file.startswith("/usr/share/doc/") and file.removesuffix(".gz").endswith(".md")
     )
+
+
+def documents_named() -> dict[str, str]:
+    """By man pages: the file of each, and the package that they say has it ("" if they do not)."""
+    named = r"\*(/usr/share/doc/[^*]+)\*(?:\s+\(package\s+\*([\w-]+)\*\))?"
+    return {
+        file: package
+        for page in MAN_PAGES.glob("*.md")
+        for file, package in re.findall(named, page.read_text())
+    }
 
 
 def installed(package: Package) -> frozenset[str]:

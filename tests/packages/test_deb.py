@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.built import Package, documents, read_deb, tool
+from tests.packages.built import Package, documents, documents_named, read_deb, tool
 from vastskyd.dbus.interfaces import INTERFACES
 from vastskyd.dbus.manual_words import WORDS
 
@@ -85,7 +85,18 @@ def test_what_is_in_which(packages: dict[str, Package]) -> None:
     modules = {f"/usr/lib/python3/dist-packages/{path}" for path in sources}
     assert modules <= packages["python3-vastskyd"].files
     pages = {"README.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
-    assert documents(packages["vastskyd-doc"]) == pages
+    place = "/usr/share/doc/vastskyd"
+    assert documents(packages["vastsky-client"]) == {f"{place}/json.md"}
+    assert documents(packages["vastskyd-doc"]) == {
+        f"{place}/{name}" for name in pages - {"json.md"}
+    }
+
+
+def test_documents_that_man_pages_name_are_there(packages: dict[str, Package]) -> None:
+    """With vastskyd itself come vastsky-client's; the others' package is named."""
+    assert len(documents_named()) >= 2
+    for file, package in documents_named().items():
+        assert file in packages[package or "vastsky-client"].files, file
 
 
 def test_the_man_page_of_the_interface_has_all_of_it(debs: tuple[Path, ...]) -> None:

@@ -52,7 +52,8 @@ def test_the_files_are_those_of_the_debian_packages(
     assert ours.keys() == debians.keys()
     for name, package in ours.items():
         assert installed(package) == installed(debians[name]), name
-    assert documents(ours["vastskyd-doc"]) == documents(debians["vastskyd-doc"])
+    for name in ("vastsky-client", "vastskyd-doc"):
+        assert documents(ours[name]) == documents(debians[name])
 
 
 def test_the_settings_are_the_administrators(

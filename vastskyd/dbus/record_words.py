@@ -105,7 +105,8 @@ RECORDS = {
             "done_bytes": "done so far, of total_bytes",
             "total_bytes": "0: not known",
             "message": "more, for people; of a failed job: why",
-            "error_code": "of a failed job: the error's code, as in docs/dbus.md",
+            "error_code": "of a failed job: the error's code, as in "
+            "org.vastsky.Vastsky1(5), ERRORS",
             "segment": "of a rebuild: which segment of the volume; else -1",
             "extent": "of a rebuild: the id of the extent that is filled; else empty",
             "started_by": "who asked for it, for people; empty: the cluster itself",
