@@ -58,8 +58,9 @@ def test_no_module_is_two() -> None:
 
 def test_shell_scripts_can_be_read() -> None:
     autopkgtests = ("packaging/debian/tests/smoke", "packaging/debian/tests/cluster")
-    others = (".ci/run", "packaging/install-system-files", "tests/vagrant/with-libvirt")
-    for script in ("run", *others, *autopkgtests):
+    others = (".ci/run", "tests/vagrant/with-libvirt")
+    packaged = ("packaging/install-system-files", "packaging/refuse-removal")
+    for script in ("run", *others, *packaged, *autopkgtests):
         subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 

@@ -101,12 +101,20 @@ def test_it_comes_back_to_a_bus_that_was_away(guest: Guest) -> None:
     assert guest.run("systemctl show -P MainPID vastskyd").stdout == running
 
 
+BYSTANDER = "vastsky-export@bystander.service"
+
+
+def start_bystander(guest: Guest) -> None:
+    """What looks like a server that a head is served by."""
+    unit = "[Service]\nExecStart=/usr/bin/sleep 600\n"
+    guest.put(f"/run/systemd/system/{BYSTANDER}", unit.encode())
+    guest.run(f"systemctl daemon-reload && systemctl start {BYSTANDER}")
+
+
 def test_an_upgrade_restarts_vastskyd_and_nothing_else(
     guest: Guest, debs: tuple[Path, ...]
 ) -> None:
-    unit = "[Service]\nExecStart=/usr/bin/sleep 600\n"
-    guest.put("/run/systemd/system/vastsky-export@bystander.service", unit.encode())
-    guest.run("systemctl daemon-reload && systemctl start vastsky-export@bystander.service")
+    start_bystander(guest)
     before = guest.run("systemctl show -P MainPID vastskyd vastsky-export@bystander").stdout.split()
     files = " ".join(f"/root/{deb.name}" for deb in debs)
     guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i {files}", timeout_s=120)
@@ -116,7 +124,7 @@ def test_an_upgrade_restarts_vastskyd_and_nothing_else(
     others = [f"/root/{deb.name}" for deb in debs if not deb.name.startswith("vastskyd_")]
     guest.run(f"DEBIAN_FRONTEND=noninteractive dpkg -i {' '.join(others)}", timeout_s=120)
     assert guest.run("systemctl show -P MainPID vastskyd").stdout.split() == after[:1]
-    guest.run("systemctl stop vastsky-export@bystander.service")
+    guest.run(f"systemctl stop {BYSTANDER}")
 
 
 SETTING = "/etc/vastsky/vastskyd.toml"
@@ -134,6 +142,19 @@ def test_an_upgrade_keeps_what_was_changed_in_the_settings(
 
 def test_a_cluster_of_one_host_is_upgraded_while_its_volume_is_used(guest: Guest) -> None:
     autopkgtest(guest, "cluster", 600)
+
+
+def test_what_is_in_use_is_not_removed(guest: Guest) -> None:
+    start_bystander(guest)
+    for how in ("--remove", "--purge"):
+        done = guest.run(
+            f"DEBIAN_FRONTEND=noninteractive dpkg {how} vastskyd 2>&1", timeout_s=120, check=False
+        )
+        assert done.exit != 0
+        assert f"that bystander uses ({BYSTANDER})" in done.stdout
+        guest.run("systemctl is-active vastskyd && vastskyctl status --local", 30)
+    assert " ok installed" in guest.run("dpkg -s vastskyd").stdout
+    guest.run(f"systemctl stop {BYSTANDER}")
 
 
 def test_removing_keeps_the_state(guest: Guest) -> None:

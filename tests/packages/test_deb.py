@@ -144,6 +144,14 @@ def test_only_vastskyd_is_ever_started_or_stopped(packages: dict[str, Package]) 
     ]
 
 
+def test_what_is_in_use_is_not_removed(packages: dict[str, Package]) -> None:
+    """It is asked before vastskyd is stopped."""
+    asked, _, after = packages["vastskyd"].scripts.partition("/usr/libexec/vastskyd/refuse-removal")
+    assert "deb-systemd-invoke stop" in after
+    assert "deb-systemd-invoke stop" not in asked
+    assert "/usr/libexec/vastskyd/refuse-removal" in packages["vastskyd"].files
+
+
 def test_the_settings_are_the_administrators(packages: dict[str, Package]) -> None:
     changed = {name: package.configuration for name, package in packages.items()}
     assert changed.pop("vastskyd") == {"/etc/vastsky/vastskyd.toml"}

@@ -71,6 +71,14 @@ def test_only_vastskyd_is_ever_started_or_stopped(ours: dict[str, Package]) -> N
     assert "mark-restart-system-units vastskyd.service" in ours["vastskyd"].scripts
 
 
+def test_what_is_in_use_is_not_removed(ours: dict[str, Package]) -> None:
+    """It is asked before vastskyd is stopped."""
+    asked, _, after = ours["vastskyd"].scripts.partition("/usr/libexec/vastskyd/refuse-removal")
+    assert "remove-system-units" in after
+    assert "remove-system-units" not in asked
+    assert "/usr/libexec/vastskyd/refuse-removal" in ours["vastskyd"].files
+
+
 def test_python_packages_are_asked_for_as_the_project_says(ours: dict[str, Package]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = re.findall(r"dist\((\S+)\) >= ([\d.]+)", ours["python3-vastskyd"].fields["Requires"])

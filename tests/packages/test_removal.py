@@ -1,0 +1,119 @@
+"""What keeps the package from being removed while its host serves the cluster, on a host that is a
+directory here. In a guest tests/demo removes the real one."""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
+SCRIPT = PACKAGING / "refuse-removal"
+PRERM = PACKAGING / "debian/vastskyd.prerm"
+SPEC = PACKAGING / "rpm/vastskyd.spec"
+UNIT = "vastsky-export@{}.service loaded active running Vastsky export server for head {}\n"
+
+
+@dataclass(frozen=True)
+class Host:
+    top: Path
+
+    def __post_init__(self) -> None:
+        for directory in ("run/systemd/system", "dev/vastsky/by-id", "usr/bin"):
+            (self.top / directory).mkdir(parents=True)
+        (self.top / "dev/dm-0").touch()
+        self._script("usr/bin/systemctl", '#!/bin/sh\ncat "$0.said"\n')
+        self.export_to()
+        self._script("refuse-removal", self._here(SCRIPT.read_text()))
+        self._script("prerm", self._here(PRERM.read_text()))
+
+    def _here(self, text: str) -> str:
+        for known in ("/dev/", "/run/"):
+            text = text.replace(f" {known}", f" {self.top}{known}")
+        return text.replace("/usr/libexec/vastskyd", str(self.top))
+
+    def _script(self, name: str, text: str) -> None:
+        (self.top / name).write_text(text)
+        (self.top / name).chmod(0o755)
+
+    def attach(self, name: str) -> None:
+        for link in (name, f"by-id/{name}"):
+            (self.top / "dev/vastsky" / link).symlink_to(self.top / "dev/dm-0")
+
+    def export_to(self, *heads: str) -> None:
+        said = "".join(UNIT.format(head, head) for head in heads)
+        (self.top / "usr/bin/systemctl.said").write_text(said)
+
+    def prerm(self, *words: str, **more: str) -> tuple[int, str]:
+        env = {"PATH": f"{self.top}/usr/bin:{os.environ['PATH']}", **more}
+        done = subprocess.run(
+            [self.top / "prerm", *words],
+            env=env, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert not done.stdout
+        return done.returncode, done.stderr.replace(str(self.top), "")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_a_host_that_serves_nothing_lets_go_of_it(host: Host) -> None:
+    assert host.prerm("remove") == (0, "")
+
+
+def test_attached_volumes_keep_it(host: Host) -> None:
+    host.attach("data")
+    host.attach("more")
+    code, said = host.prerm("remove")
+    assert code == 1
+    assert said.splitlines() == [
+        "vastskyd is not removed: this host is in use by its cluster.",
+        "  volume data is attached here, as /dev/vastsky/data",
+        "    next: unmount it, then vastskyctl volume detach data",
+        "  volume more is attached here, as /dev/vastsky/more",
+        "    next: unmount it, then vastskyctl volume detach more",
+    ]
+
+
+def test_heads_that_use_its_disks_keep_it(host: Host) -> None:
+    host.export_to("head1", "head-2.lan")
+    code, said = host.prerm("remove", "in-favour", "other", "1.0")
+    assert code == 1
+    assert "that head1 uses (vastsky-export@head1.service)" in said
+    assert "that head-2.lan uses (vastsky-export@head-2.lan.service)" in said
+    assert said.count("next: vastskyctl disk list, then vastskyctl disk retire") == 2
+
+
+@pytest.mark.parametrize(
+    "words", ["upgrade 0.3.0", "deconfigure in-favour other 1.0", "failed-upgrade 0.1"]
+)
+def test_an_upgrade_is_never_refused(host: Host, words: str) -> None:
+    host.attach("data")
+    host.export_to("head1")
+    assert host.prerm(*words.split()) == (0, "")
+
+
+def test_another_hosts_files_are_removed_whatever_runs_here(host: Host) -> None:
+    host.attach("data")
+    assert host.prerm("remove", DPKG_ROOT="/srv/image") == (0, "")
+    (host.top / "run/systemd/system").rmdir()
+    assert host.prerm("remove") == (0, "")
+
+
+def test_a_link_that_leads_nowhere_is_no_volume(host: Host) -> None:
+    host.attach("data")
+    (host.top / "dev/dm-0").unlink()
+    assert host.prerm("remove") == (0, "")
+
+
+def test_rpm_asks_the_same_before_it_removes_the_last_one() -> None:
+    preun = SPEC.read_text().partition("\n%preun\n")[2].partition("\n\n")[0]
+    assert preun.splitlines() == [
+        "if [ $1 -eq 0 ]; then",
+        "    %{_libexecdir}/vastskyd/refuse-removal || exit 1",
+        "fi",
+        "%systemd_preun vastskyd.service",
+    ]
