@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -26,9 +27,11 @@ COMPLETIONS = Path(__file__).resolve().parents[2] / "packaging/completions"
 
 
 class Terminal:
-    """A command on a pseudo terminal."""
+    """A command on a pseudo terminal of its own."""
 
-    def __init__(self, *arguments: str, more: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, more: dict[str, str] | None = None, program: list[str] = CTL
+    ) -> None:
         ours, theirs = pty.openpty()
         self._fd = ours
         self._decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a letter
@@ -36,8 +39,8 @@ class Terminal:
         environment.pop("NO_COLOR", None)
         environment |= more or {}
         self.process = subprocess.Popen(
-            [*CTL, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
-            start_new_session=True,
+            ["setsid", "--ctty", *program, *arguments], env=environment,
+            stdin=theirs, stdout=theirs, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)
         self.said = ""
@@ -64,6 +67,17 @@ class Terminal:
         except OSError:  # the other side is gone
             return False
         return True
+
+    @property
+    def echoes(self) -> bool:
+        return bool(termios.tcgetattr(self._fd)[3] & termios.ECHO)
+
+    def until_silent(self) -> None:
+        """Who asks for a password prints first that it does."""
+        end = time.monotonic() + LIMIT_S
+        while self.echoes:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
     def write(self, text: str) -> None:
         os.write(self._fd, text.encode())

@@ -1,19 +1,24 @@
 """The real polkitd, on a private bus and with nothing but our policy file and a local rule: in a
 mount namespace of its own, so that it sees neither the machine's rules nor they it."""
 
+import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.test_agent import PERSON
+from tests.cli.test_terminal import Terminal
 from tests.dbus.fake_cluster import FakeCluster
 from tests.dbus.private_bus import private_bus
-from tests.dbus.somebody_else import call_as_nobody, needs_root, reachable_directory
+from tests.dbus.somebody_else import NOBODY, call_as_nobody, needs_root, reachable_directory
 from tests.dbus.who_is_asked import what_nobody_is_asked
+from vastskyd.cli.agent import PROGRAM as PKTTYAGENT
 from vastskyd.core import api
 from vastskyd.dbus.interfaces import DISK, MANAGER, VOLUME
 from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind, Place
@@ -25,6 +30,10 @@ POLKITD = ("/usr/lib/polkit-1/polkitd", "/usr/libexec/polkitd")
 DATA, OTHER = (Place(Kind.VOLUME, name).path for name in ("data", "empty"))
 CANDIDATE = Place(Kind.DISK, "store2:/dev/sdc").path
 START_S = 10.0
+# polkit has what comes after the session's own agent asked in login sessions only.
+OUTSIDE_OF_SESSIONS = """#!/bin/bash
+[[ ${{@: -1}} = --fallback ]] && exec {} "${{@:1:$#-1}}"
+"""
 # What an administrator may write: this user attaches and detaches this volume, and no more.
 RULE = """
 polkit.addRule(function(action, subject) {
@@ -147,3 +156,37 @@ async def test_a_dialogue_says_what_is_at_stake_and_may_be_closed(
         ("", "", "ok"),
     ]
     assert [type(each) for each in cluster.changes()] == [api.AttachVolume]
+
+
+@needs_root
+async def test_vastskyctl_has_it_asked_on_the_terminal(
+    bus_with_polkit: str, cluster: FakeCluster
+) -> None:
+    server = await serve(cluster, bus_with_polkit)
+    try:
+        status, said = await asyncio.to_thread(_delete_on_a_terminal, bus_with_polkit)
+    finally:
+        await server.close()
+    assert "AUTHENTICATING FOR org.vastsky.vastsky1.destroy-data" in said
+    assert "Authentication is required to destroy data on the volume or disk data" in said
+    assert status == 130
+    assert not cluster.changes()
+
+
+def _delete_on_a_terminal(address: str) -> tuple[int, str]:
+    """By somebody who thinks better of it when asked for the password."""
+    with reachable_directory() as directory:
+        agent = directory / "pkttyagent"
+        agent.write_text(OUTSIDE_OF_SESSIONS.format(PKTTYAGENT))
+        agent.chmod(0o755)
+        person = PERSON.format(agent=str(agent), uid=NOBODY, register_s=START_S)
+        with Terminal(
+            "volume", "delete", "data", "--yes", program=[sys.executable, "-c", person],
+            more={"DBUS_SYSTEM_BUS_ADDRESS": address},
+        ) as terminal:  # fmt: skip
+            terminal.read_until("Password: ")
+            terminal.until_silent()
+            terminal.write("\x03")
+            status = terminal.finish()
+            assert terminal.echoes
+            return status, terminal.said

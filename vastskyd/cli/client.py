@@ -6,11 +6,13 @@ are imported with this module, so commands import it only when they run.
 
 import asyncio
 import sys
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TypeVar
 
 import msgspec
 
+from vastskyd.cli.agent import asking
 from vastskyd.core import answers, api
 from vastskyd.core.errors import BusyError, DeniedError, FailedError, UnreachableError
 from vastskyd.core.ids import JobId
@@ -33,11 +35,15 @@ _NOT_RUNNING = UnreachableError(
 
 
 class Client:
-    """Connects at the first question, and again after the connection was lost."""
+    """Connects at the first question, and again after the connection was lost. `may_ask`: whoever
+    sits at this terminal, for a password."""
 
-    def __init__(self, bus_address: str = "", timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(
+        self, bus_address: str = "", timeout_s: float = CALL_TIMEOUT_S, *, may_ask: bool = False
+    ) -> None:
         self._address = bus_address
         self._timeout_s = timeout_s
+        self._may_ask = may_ask and sys.stdin is not None and sys.stdin.isatty()
         self._runner = asyncio.Runner()
         self._bus: MessageBus | None = None
 
@@ -57,7 +63,9 @@ class Client:
     def ask(self, request: Record, answer: type[A]) -> A:
         """The answer to any request of api.ADMIN_REQUESTS or api.LOCAL_REQUESTS. Raises what
         vastskyd says went wrong, and UnreachableError if it says nothing."""
-        got = self._runner.run(self._ask(request))
+        _, method = carrier(type(request))
+        with asking() if self._may_ask and method.action is not None else nullcontext():
+            got = self._runner.run(self._ask(request))
         if not isinstance(got, answer):
             raise TypeError(f"{type(request).__name__} is answered by {type(got).__name__}")
         return got
@@ -67,16 +75,21 @@ class Client:
         try:
             async with asyncio.timeout(timeout_s):
                 bus = await self._connected()
-                answer = await _call(bus, request)
+                answer = await _call(bus, request, self._flags)
                 while isinstance(request, api.Paged) and (more := getattr(answer, "next", "")):
                     request = msgspec.structs.replace(request, after=more)
-                    answer = joined(answer, await _call(bus, request))
+                    answer = joined(answer, await _call(bus, request, self._flags))
                 return answer
         except TimeoutError:
             raise UnreachableError(
                 f"vastskyd did not answer within {timeout_s:.0f} s: whether it acted is not known",
                 hint="`journalctl -u vastskyd` may say more",
             ) from None
+
+    @property
+    def _flags(self) -> MessageFlag:
+        allow = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+        return allow if self._may_ask else MessageFlag.NONE
 
     async def _connected(self) -> MessageBus:
         if self._bus is None or not self._bus.connected:
@@ -91,7 +104,7 @@ class Client:
         return self._bus
 
 
-async def _call(bus: MessageBus, request: Record) -> Record:
+async def _call(bus: MessageBus, request: Record, flags: MessageFlag) -> Record:
     """The answer to the request, or a page of it. Of a job that was started: its record;
     of a dry run: Done."""
     interface, method = carrier(type(request))
@@ -99,8 +112,16 @@ async def _call(bus: MessageBus, request: Record) -> Record:
     for kind, known in OF_KIND.items():
         if known is interface:
             path = Place(kind, method.name_of(request)).path
-    body = method.call_body(request)
-    got = await _reply(bus, path, interface.name, method.name, method.in_signature, body)
+    call = Message(
+        destination=BUS_NAME,
+        path=path,
+        interface=interface.name,
+        member=method.name,
+        signature=method.in_signature,
+        body=method.call_body(request),
+        flags=flags,
+    )
+    got = await _reply(bus, call)
     if not method.starts_job:
         return method.read_answer(got.body)
     if got.body[0] == NO_OBJECT and getattr(request, "dry_run", False):
@@ -108,31 +129,16 @@ async def _call(bus: MessageBus, request: Record) -> Record:
     started = Place.parse(got.body[0])
     if started is None:
         raise FailedError(f"{method.name} is answered by {got.body[0]}, which is no job")
-    shown = await _call(bus, api.ShowJob(job=JobId(started.name)))
+    shown = await _call(bus, api.ShowJob(job=JobId(started.name)), MessageFlag.NONE)
     if not isinstance(shown, answers.JobList):
         raise TypeError("a job is shown as something else")
     return api.JobStarted(job=shown.jobs[0])
 
 
-async def _reply(
-    bus: MessageBus, path: str, interface: str, member: str, signature: str, body: list[object]
-) -> Message:
-    """The reply to the call; an error of whatever kind is raised in our words."""
-    # A person at a terminal can be asked for a password.
-    ask = sys.stdin is not None and sys.stdin.isatty()
-    flags = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if ask else MessageFlag.NONE
+async def _reply(bus: MessageBus, call: Message) -> Message:
+    """An error of whatever kind is raised in our words."""
     try:
-        reply = await bus.call(
-            Message(
-                destination=BUS_NAME,
-                path=path,
-                interface=interface,
-                member=member,
-                signature=signature,
-                body=body,
-                flags=flags,
-            )
-        )
+        reply = await bus.call(call)
     except (OSError, EOFError) as error:
         raise UnreachableError(f"the connection to the system bus broke: {error}") from None
     if reply is None:
@@ -140,7 +146,7 @@ async def _reply(
     if reply.message_type is not MessageType.ERROR:
         return reply
     said = reply.body[0] if reply.signature.startswith("s") else ""
-    raise error_in(reply.error_name, said) or _bus_error(reply.error_name, said, member)
+    raise error_in(reply.error_name, said) or _bus_error(reply.error_name, said, call.member)
 
 
 def _bus_error(name: str, said: str, member: str) -> Exception:

@@ -40,8 +40,9 @@ class Program(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=exits.HELP,
 )
+@click.option("--no-ask-password", is_flag=True, help="Do not ask for a password on the terminal.")
 @click.version_option(package_name="vastskyd", prog_name="vastskyctl")
-def main() -> None:
+def main(no_ask_password: bool) -> None:
     """Show and change a Vastsky cluster, from any of its nodes.
 
     Commands speak to the vastskyd of this host. Those that change something wait until it is so.
