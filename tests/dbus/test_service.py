@@ -363,6 +363,38 @@ async def test_the_name_is_owned_once(server: DbusServer, bus_address: str) -> N
         await serve(FakeCluster(), bus_address)
 
 
+async def test_a_connection_that_broke_leaves_the_name_to_the_next(
+    bus_address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever broke it, on this side: the bus knows, and so there is no second one of us."""
+    tried = asyncio.Queue[None]()
+    broken: list[MessageBus] = []
+    connect = MessageBus.connect
+
+    async def noted(bus: MessageBus) -> MessageBus:
+        broken.append(bus)
+        await connect(bus)
+        return bus
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MessageBus, "connect", noted)
+        serving = asyncio.create_task(
+            keep_serving(FakeCluster(), bus_address, 0.01, lambda: tried.put_nowait(None))
+        )
+        try:
+            async with asyncio.timeout(10):
+                await tried.get()
+                broken[0]._finalize(ConnectionError("as if"))  # type: ignore[no-untyped-call]
+                await tried.get()
+            assert len(broken) == 2
+            assert "taken on the bus" not in caplog.text
+            with pytest.raises(ConflictError):
+                await serve(FakeCluster(), bus_address)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
 async def test_without_a_bus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     address = f"unix:path={tmp_path}/none"
     with pytest.raises(UnreachableError):

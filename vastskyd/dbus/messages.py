@@ -6,6 +6,7 @@ a fifth of what a short vastskyctl command takes, for nothing. It does without w
 
 import socket
 import sys
+from contextlib import suppress
 
 _without = "gi" not in sys.modules
 if _without:
@@ -44,6 +45,15 @@ class MessageBus(_NextBus):
     def __init__(self, bus_address: str, bus_type: BusType) -> None:
         super().__init__(bus_address, bus_type)
         self._writer.sock = _PatientSocket(self._sock)
+
+    def _finalize(self, err: Exception | None = None) -> None:
+        """The bus is told, too: dbus-next leaves the socket open, and with it our name taken."""
+        super()._finalize(err)  # type: ignore[no-untyped-call]
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._stream.close()
+        self._sock.close()
 
 
 __all__ = [
