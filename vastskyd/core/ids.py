@@ -23,6 +23,7 @@ SHORT_ID_DIGITS = 16
 # The directory in /dev/vastsky that has a link for each volume's id.
 BY_ID = "by-id"
 
+_VOLUME_ID = re.compile(rf"[0-9a-f]{{{VOLUME_ID_DIGITS}}}")
 _NODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -46,6 +47,11 @@ def volume_name(text: str) -> str:
     if text == BY_ID:
         raise InvalidError(
             f"no volume can be called {text}: /dev/vastsky/{text} has the links by id",
+            hint="choose another name",
+        )
+    if _VOLUME_ID.fullmatch(text):
+        raise InvalidError(
+            f"no volume can be called {text}: that is a volume's id, and both name one",
             hint="choose another name",
         )
     if not _VOLUME_NAME.fullmatch(text):
