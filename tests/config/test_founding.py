@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.calls_here import CallsHere
 from vastskyd.config.settings import Config
 from vastskyd.core.api import InitCluster
-from vastskyd.core.errors import InvalidError
+from vastskyd.core.errors import BusyError, InvalidError
 from vastskyd.core.model import Apart, Role
 from vastskyd.core.reaching import EXPORT_PORT_FIRST
 from vastskyd.core.state import load
 from vastskyd.kernel import addresses
 from vastskyd.kernel.addresses import of_default_route
 from vastskyd.kernel.clock import SystemClock
-from vastskyd.roles import founding
+from vastskyd.ports import DmDevice
+from vastskyd.roles import daemon, founding
 from vastskyd.roles.credentials import Credentials
 from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
@@ -112,3 +114,39 @@ def test_the_default_route_by_the_real_kernel(monkeypatch: pytest.MonkeyPatch) -
         assert not ipaddress.ip_address(address).is_loopback
     monkeypatch.setattr(addresses, "_ELSEWHERE", ())
     assert of_default_route() == ()
+
+
+def test_an_address_that_is_given_twice_is_refused(config: Config) -> None:
+    with pytest.raises(InvalidError, match="there twice"):
+        found(config, single(addresses=("::1", "0:0::1")))
+    assert not founding.database(config).exists()
+
+
+class Devices:
+    """HostKernel, as far as a host without a cluster asks it."""
+
+    def __init__(self, *names: str) -> None:
+        self.dm = self
+        self._names = names
+
+    async def devices(self) -> tuple[DmDevice, ...]:
+        return tuple(DmDevice(name, "VASTSKY-x", "/dev/dm-0", 1, 0, ()) for name in self._names)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("routed")
+async def test_a_host_with_anothers_volumes_founds_no_cluster(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take them down under whoever uses them: its state directory may just be lost."""
+    there = Devices("vastsky-extent-00000000000000e1", "vastsky-volume-data")
+    monkeypatch.setattr(daemon, "HostKernel", lambda *_: there)
+    host = daemon.Host(config, CallsHere())
+    with pytest.raises(BusyError, match="attached here: vastsky-volume-data") as refused:
+        await host.init(single())
+    assert "state directory" in refused.value.hint
+    with pytest.raises(BusyError):
+        await host.join("", (), "", "", ())
+    assert not founding.database(config).exists()

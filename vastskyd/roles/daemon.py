@@ -11,9 +11,16 @@ import msgspec
 from vastskyd import __version__
 from vastskyd.config.settings import EFFECTS, Config, Effect
 from vastskyd.core import answers, api
-from vastskyd.core.errors import ConflictError, UnreachableError, VastskyError
+from vastskyd.core.errors import (
+    BusyError,
+    ConflictError,
+    DeviceError,
+    UnreachableError,
+    VastskyError,
+)
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record, Role
+from vastskyd.core.names import volume_dm_name
 from vastskyd.core.smart import SmartLimits
 from vastskyd.core.turn import Policy
 from vastskyd.exports.qsd import QemuExports
@@ -234,6 +241,7 @@ class Host:
                     f"this host is node {self._identity.node} of cluster"
                     f" {self._identity.cluster_name} already"
                 )
+            await self._refuse_strange_volumes()
             self._identity = await act()
             self._belongs.set()
             self._touched.set()
@@ -244,6 +252,24 @@ class Host:
             roles=self._identity.roles,
             addresses=self._identity.addresses,
         )
+
+    async def _refuse_strange_volumes(self) -> None:
+        """As a head of another cluster this host would take them down, whoever uses them."""
+        kernel = HostKernel(self._calls, Path("/nonexistent"))
+        try:
+            devices = await kernel.dm.devices()
+        except DeviceError as error:
+            log.debug("no volumes are here: %s", error.message)
+            return
+        finally:
+            kernel.close()
+        there = [each.name for each in devices if each.name.startswith(volume_dm_name(""))]
+        if there:
+            raise BusyError(
+                f"volumes of a cluster that this host was in are attached here: {', '.join(there)}",
+                hint="if its state directory was lost, bring that back; else unmount them, and take"
+                " them down with `vastskyd --let-go`",
+            )
 
     def _to_join_by(self) -> Config:
         """As it was reloaded last; but what this host becomes is written where it looks now."""

@@ -286,6 +286,9 @@ def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
             " or write addresses = [...] in /etc/vastsky/vastskyd.toml; 127.0.0.1 does for a host"
             " that no other will ever join",
         )
-    for address in addresses:
-        own_address(address)
+    if len({own_address(address) for address in addresses}) < len(addresses):
+        raise InvalidError(
+            f"an address is there twice: {', '.join(addresses)}",
+            hint="give one for each data network",
+        )
     return addresses
