@@ -1,5 +1,6 @@
 """Each command: what it asks, what it prints for people and for programs, how it ends."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -22,12 +23,15 @@ from tests.dbus.fake_cluster import (
     FakeCluster,
     job,
 )
+from vastskyd.cli import client
 from vastskyd.cli.main import main
 from vastskyd.core import answers, api
 from vastskyd.core.errors import InvalidError, UnreachableError, from_code
 from vastskyd.core.ids import JobId, NodeId
 from vastskyd.core.model import Apart, Encryption, Job, JobKind, JobState, Layout, Record, Role
 from vastskyd.dbus.errors import ProtocolError
+from vastskyd.dbus.messages import Message
+from vastskyd.dbus.server import DbusServer
 from vastskyd.wire.token import parse_token
 
 
@@ -217,6 +221,40 @@ def test_a_volume_is_made_and_attached_here(run: Run, cluster: FakeCluster) -> N
     done = run("volume", "create", "data", "1G", "--attach", "--json")
     both = msgspec.json.decode(done.stdout, type=answers.JobList)
     assert [job.state for job in both.jobs] == [JobState.DONE] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["volume", "create", "t1", "99999999999T"], "99999999999T is more than can be"),
+        (["volume", "explain", "9E", "--copies", "2"], "9E is more than can be"),
+        (["job", "wait", ""], "the name of the job is empty"),
+        (["node", "remove", ""], "the name of the node is empty"),
+        (["volume", "create", "t1", "1G", "--idempotency-key", ""], "it is empty: leave it out"),
+        (["volume", "create", "t1", "1G", "--copies", "6"], "6 is not in the range 1<=x<=5"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_wrong_usage(
+    run: Run, cluster: FakeCluster, arguments: list[str], said: str
+) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, said in done.stderr) == (2, True), done.output
+    assert not cluster.changes()
+
+
+def test_a_vastskyd_that_does_not_answer_is_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the name, and is stuck."""
+    monkeypatch.setattr(client, "ALIVE_TIMEOUT_S", 0.2)
+
+    async def never(self: DbusServer, call: Message, sender: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(DbusServer, "_answer", never)
+    done = run("volume", "list")
+    assert done.exit_code == 5
+    assert "vastskyd is there, and does not answer" in done.stderr
 
 
 def test_of_several_jobs_those_are_told_that_were_begun(run: Run, cluster: FakeCluster) -> None:

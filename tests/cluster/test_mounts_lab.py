@@ -23,7 +23,7 @@ MOUNT = "/mnt/u"
 # An unmounting that waits is given up after half a minute, and so is its killing: without it
 # after 90 s each, which nobody here need wait for.
 FSTAB = (
-    f"/dev/vastsky/vol-1 {MOUNT} ext4 _netdev,nofail,x-systemd.requires={UNIT},"
+    f"/dev/vastsky/vol-1 {MOUNT} ext4 _netdev,x-systemd.requires={UNIT},"
     "x-systemd.mount-timeout=30s,"
     "x-systemd.wanted-by=remote-fs.target,"
     "x-systemd.wanted-by=dev-vastsky-vol\\x2d1.device 0 0\n"

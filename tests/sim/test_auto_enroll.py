@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from tests.sim.cluster import TUNING, SimCluster
-from tests.sim.fake_disks import FAILING, FakeMedia, empty_slots
+from tests.sim.fake_disks import FAILING, DiskBlock, FakeMedia, empty_slots
 from tests.sim.test_cluster import simulate
 from vastskyd.core import answers, api
 from vastskyd.core.description import DiskDescription
-from vastskyd.core.errors import ConflictError
+from vastskyd.core.errors import ConflictError, ExistsError
 from vastskyd.core.ids import ClusterId, DiskId, NodeId
 from vastskyd.core.model import Event, JobKind, JobState
 from vastskyd.core.offers import TRIES_MAX, match
@@ -106,6 +106,28 @@ def test_several_at_once_are_all_taken_in() -> None:
             assert (await shown(cluster, f"/dev/disk/by-id/new-{number}")).state == "online"
 
     simulate(body, lambda: SimCluster(93))
+
+
+def test_a_disk_is_known_by_all_its_names() -> None:
+    """It was enrolled by the kernel's: that names it afterwards, too."""
+
+    async def body(cluster: SimCluster) -> None:
+        await plug(cluster, disk())
+        blocks = cluster.world.hosts["s1"].kernel.blocks.values()
+        (by_kernel,) = [
+            block.path
+            for block in blocks
+            if isinstance(block, DiskBlock) and block.stable_path == PATH
+        ]
+        await cluster.do(api.EnrolDisk(node=NodeId("s1"), path=by_kernel))
+        await settle(cluster)
+        for path in (PATH, by_kernel):
+            assert (await shown(cluster, path)).state == "online"
+            with pytest.raises(ExistsError, match="is enrolled already, as disk"):
+                await cluster.do(api.EnrolDisk(node=NodeId("s1"), path=path))
+        await cluster.do(api.RetireDisk(disk=f"s1:{by_kernel}"))
+
+    simulate(body, lambda: SimCluster(102))
 
 
 def test_a_disk_with_something_on_it_is_not_touched() -> None:
@@ -243,13 +265,18 @@ def test_a_disk_of_another_cluster_is_announced_once_and_left_alone() -> None:
         await plug(cluster, media)
         (event,) = await said(cluster, "disk-recognised")
         assert event.subject == OLD
-        assert f"is recognised: disk {OLD} of cluster prod" in event.message
-        assert (await shown(cluster)).message == f"disk {OLD} of cluster prod"
+        assert (
+            f"is recognised: disk {OLD} of another cluster, prod (ffffffffffffffff)"
+            in event.message
+        )
+        assert (
+            await shown(cluster)
+        ).message == f"disk {OLD} of another cluster, prod (ffffffffffffffff)"
         cluster.world.kill_daemon("h1")
         cluster.world.kill_daemon("s1")
         await asyncio.sleep(100)
         assert len(await said(cluster, "disk-recognised")) == 1
-        with pytest.raises(ConflictError, match="of cluster prod"):
+        with pytest.raises(ConflictError, match="of another cluster, prod"):
             await cluster.ask(api.EnrolDisk(node=NodeId("s1"), path=PATH))
         assert media.slots == before
         cluster.world.hosts["s1"].pull("new-1")

@@ -14,7 +14,13 @@ import msgspec
 
 from vastskyd.cli.agent import asking
 from vastskyd.core import answers, api
-from vastskyd.core.errors import BusyError, DeniedError, FailedError, UnreachableError
+from vastskyd.core.errors import (
+    BusyError,
+    DeniedError,
+    FailedError,
+    InvalidError,
+    UnreachableError,
+)
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Record
 from vastskyd.core.paging import joined
@@ -26,6 +32,8 @@ from vastskyd.dbus.paths import BUS_NAME, NO_OBJECT, ROOT, Place
 A = TypeVar("A", bound=Record)
 
 CALL_TIMEOUT_S = 130.0  # vastskyd itself answers, or says why not, before that
+ALIVE_TIMEOUT_S = 30.0  # it may be starting, for this very question
+_PEER = "org.freedesktop.DBus.Peer"
 _DBUS_ERROR = "org.freedesktop.DBus.Error."
 # The bus asked systemd to start it, which did not, or not for long.
 _NOT_STARTED = (f"{_DBUS_ERROR}Spawn.", "org.freedesktop.systemd1.")
@@ -101,7 +109,25 @@ class Client:
                     f"the system bus cannot be reached: {error}",
                     hint="is it running? `systemctl status dbus`",
                 ) from error
+            await self._alive(self._bus)
         return self._bus
+
+    async def _alive(self, bus: MessageBus) -> None:
+        """Whatever the manager does, vastskyd itself answers that it is there: one that does not
+        would have us wait for as long as the longest question may take."""
+        try:
+            async with asyncio.timeout(min(ALIVE_TIMEOUT_S, self._timeout_s)):
+                await _reply(
+                    bus, Message(destination=BUS_NAME, path=ROOT, interface=_PEER, member="Ping")
+                )
+        except TimeoutError:
+            bus.disconnect()  # type: ignore[no-untyped-call]
+            raise UnreachableError(
+                "vastskyd is there, and does not answer",
+                hint="`systemctl status vastskyd` and `journalctl -u vastskyd` say more",
+            ) from None
+        except BusyError:
+            return  # it answers
 
 
 async def _call(bus: MessageBus, request: Record, flags: MessageFlag) -> Record:
@@ -111,7 +137,10 @@ async def _call(bus: MessageBus, request: Record, flags: MessageFlag) -> Record:
     path = ROOT
     for kind, known in OF_KIND.items():
         if known is interface:
-            path = Place(kind, method.name_of(request)).path
+            name = method.name_of(request)
+            if not name:
+                raise InvalidError(f"the name of the {kind.removesuffix('s')} is empty")
+            path = Place(kind, name).path
     call = Message(
         destination=BUS_NAME,
         path=path,

@@ -6,16 +6,18 @@ from vastskyd.core.units import format_size
 
 
 def show_disk(view: answers.DiskView) -> None:
-    free = f"{format_size(view.size_bytes)}, {format_size(view.free_bytes)} free"
+    free = format_size(view.size_bytes)
+    if view.id:
+        free += f", {format_size(view.free_bytes)} free"
     print_facts(
         (
-            ("Disk", f"{view.node}:{view.path} ({view.id})"),
+            ("Disk", f"{view.node}:{view.path} ({view.id or 'not enrolled'})"),
             ("Serial", view.serial),
             ("Size", free),
             ("State", paint(view.state)),
             ("Volumes", ", ".join(view.volumes)),
             ("Message", view.message),
-            *_health(view.smart),
+            *(_health(view.smart) if view.id else ()),
         )
     )
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from vastskyd.core.api import Act
 from vastskyd.core.errors import InvalidError
@@ -56,6 +57,13 @@ class Manner:
         return msgspec.structs.replace(request, dry_run=self.dry_run, idempotency_key=key)
 
 
+def _key(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Callback: a variable that is not set is no key."""
+    if not value and ctx.get_parameter_source("key") is ParameterSource.COMMANDLINE:
+        raise click.BadParameter("it is empty: leave it out, or give one", ctx, param)
+    return value
+
+
 def act_options(command: Callable[..., None]) -> Callable[..., None]:
     """--dry-run and --idempotency-key, as `manner`."""
 
@@ -63,7 +71,7 @@ def act_options(command: Callable[..., None]) -> Callable[..., None]:
         "--dry-run", is_flag=True, help="Only check whether it can be done; change nothing."
     )
     @click.option(
-        "--idempotency-key", "key", default="", metavar="KEY",
+        "--idempotency-key", "key", default="", metavar="KEY", callback=_key,
         help="For scripts: asked again under the same KEY, it is done once.",
     )  # fmt: skip
     @wraps(command)

@@ -90,6 +90,8 @@ def _show_local(view: answers.LocalView) -> None:
 
 
 def _describe(local: answers.LocalView) -> str:
+    if not local.node:
+        return f"in no cluster; vastskyd {local.version}"
     roles = ", ".join(local.roles)
     manager = "connected to" if local.connected else "without a connection to"
     return f"{local.node}: {roles}; {manager} the manager; vastskyd {local.version}"

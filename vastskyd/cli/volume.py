@@ -14,7 +14,7 @@ from vastskyd.cli.volume_view import show_placement, show_volume
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import Layout
+from vastskyd.core.model import COPIES_MAX, Layout
 from vastskyd.core.units import format_size
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ standby_option = click.option(
 )  # fmt: skip
 size_argument = click.argument("size", callback=size_bytes)
 copies_option = click.option(
-    "--copies", type=click.IntRange(1, 8),
+    "--copies", type=click.IntRange(1, COPIES_MAX),
     help="Legs of each segment, on as many hosts. [default: 2; 1 with --layout linear]",
 )  # fmt: skip
 layout_option = click.option(

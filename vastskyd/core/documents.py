@@ -205,7 +205,7 @@ class DiskCondition(StrEnum):
 class DiskFact(Record):
     """`slow_ms`: what a request takes of late, if that is too long for a disk that is well.
     `smart`: what the disk last said of itself; None: it was not asked yet, or sleeps. `drive` and
-    `file` as the manager keeps them of a disk."""
+    `file` as the manager keeps them of a disk. `aliases`: its other names under /dev."""
 
     id: DiskId
     path: str
@@ -218,6 +218,7 @@ class DiskFact(Record):
     smart: SmartReading | None = None
     drive: str = ""
     file: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class DiskClaim(Record):

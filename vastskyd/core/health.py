@@ -42,10 +42,11 @@ def volume_health(turn: Turn, volume: Volume) -> tuple[Health, str]:
             # What it said before it was away may be long over.
             return Health.UNKNOWN, f"its head {attachment.head} is back and has not spoken yet"
         fact = volume_fact(turn, volume)
-        if attachment.state is AttachmentState.ATTACHED and (
-            fact is None or fact.condition is not VolumeCondition.ACTIVE
-        ):
-            return Health.UNAVAILABLE, "" if fact is None else fact.message
+        if attachment.state is AttachmentState.ATTACHED:
+            if fact is None:
+                return Health.UNKNOWN, f"its head {attachment.head} has not looked at it yet"
+            if fact.condition is not VolumeCondition.ACTIVE:
+                return Health.UNAVAILABLE, fact.message
     facts = _facts(turn, volume)
     words = [_segment_health(turn, volume, segment, facts) for segment in volume.segments]
     worst, why = max(words, key=lambda word: _ORDER.index(word[0]), default=(Health.REDUNDANT, ""))

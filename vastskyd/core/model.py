@@ -73,6 +73,9 @@ class Node(Record):
     unseen: bool = False
 
 
+COPIES_MAX = 5
+
+
 class DiskState(StrEnum):
     ENROLLING = "enrolling"  # its description is being written
     ONLINE = "online"

@@ -93,6 +93,11 @@ def _announce(turn: Turn, node: NodeId, candidate: CandidateFact, claim: DiskCla
     turn.event(Severity.INFO, "disk-recognised", claim.disk or candidate.path, said)
 
 
+def is_in_use(candidate: CandidateFact) -> bool:
+    """By somebody, whom no --wipe takes it from."""
+    return candidate.found.startswith("in use:")
+
+
 def what_is_on(turn: Turn, candidate: CandidateFact) -> str:
     """In words; of a disk that was retired the host itself does not know that."""
     retired = None if candidate.claim is None else turn.draft.retired.get(candidate.claim.disk)

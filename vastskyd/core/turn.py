@@ -214,10 +214,17 @@ def disk_name(disk: Disk) -> str:
     return f"{disk.node}:{disk.path}"
 
 
+def names_of(turn: Turn, disk: Disk) -> set[str]:
+    """All that it can be asked for by: its id, and NODE:PATH for each of its paths."""
+    fact = turn.facts[disk.node].disks.get(disk.id)
+    paths = (disk.path, disk.file, *(() if fact is None else fact.aliases))
+    return {disk.id, *(f"{disk.node}:{path}" for path in paths if path)}
+
+
 def find_disk(turn: Turn, text: str) -> Disk:
     """By id or NODE:PATH. NotFoundError: no such disk is enrolled."""
     for disk in turn.draft.disks.values():
-        if text in (disk.id, disk_name(disk), f"{disk.node}:{disk.file}"):
+        if text in names_of(turn, disk):
             return disk
     raise NotFoundError(
         f"there is no enrolled disk {text}", hint="'vastskyctl disk list' shows them"

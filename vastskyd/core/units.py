@@ -18,6 +18,7 @@ GRAIN_BYTES = MIB
 MD_DATA_OFFSET_BYTES = 4 * MIB
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_SIZE_END_BYTES = 1 << 63
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
@@ -31,7 +32,10 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InvalidError(f"{text!r} is not a size", hint="write for example 512M, 10G or 1.5T")
     number, unit = match.groups()
-    return int(float(number) * 1024 ** _POWERS[unit.upper()])
+    size_bytes = int(float(number) * 1024 ** _POWERS[unit.upper()])
+    if size_bytes >= _SIZE_END_BYTES:
+        raise InvalidError(f"{text} is more than can be", hint="8192P is where sizes end")
+    return size_bytes
 
 
 def format_size(size_bytes: int) -> str:

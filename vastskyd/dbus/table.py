@@ -148,6 +148,10 @@ class Method:
                     f"{self.name} has no option {option!r}", hint=f"it knows these: {known}"
                 )
         options = dict(options)
+        if "idempotency_key" in options and plain(options["idempotency_key"]) == "":
+            raise InvalidError(
+                f"{self.name}: idempotency_key is empty", hint="leave it out, or give one"
+            )
         silent = plain(options.pop(SILENT, False))
         if not isinstance(silent, bool):
             raise InvalidError(f"{self.name}: {SILENT} is a boolean")

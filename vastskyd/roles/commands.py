@@ -38,6 +38,7 @@ from vastskyd.core.ids import (
 )
 from vastskyd.core.mending import ended, hand_over
 from vastskyd.core.model import (
+    COPIES_MAX,
     Attachment,
     AttachmentState,
     Disk,
@@ -57,13 +58,13 @@ from vastskyd.core.model import (
     VolumeState,
 )
 from vastskyd.core.moving import let_go, move, next_standby
+from vastskyd.core.offers import is_in_use
 from vastskyd.core.orders import WIPE_ALLOWED
 from vastskyd.core.placement import PlacedSegment, place_volume
 from vastskyd.core.scrubbing import begin_scrub
-from vastskyd.core.turn import Turn, disk_name, find_disk
+from vastskyd.core.turn import Turn, disk_name, find_disk, names_of
 from vastskyd.core.units import MIB, align_up, format_size
 
-COPIES_MAX = 5
 _SIZE_MIN_BYTES = 8 * MIB
 
 
@@ -82,7 +83,7 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
     if candidate.found and not request.wipe:
         raise ConflictError(
             f"{request.node}:{candidate.path} is not empty: {candidate.found}",
-            hint="give --wipe to destroy what is on it",
+            hint="" if is_in_use(candidate) else "give --wipe to destroy what is on it",
         )
     disk = Disk(
         id=DiskId(turn.new_token(SHORT_ID_DIGITS)),
@@ -105,7 +106,7 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
 
 def _refuse_enrolled(turn: Turn, request: EnrolDisk) -> None:
     for disk in turn.draft.disks.values():
-        if disk.node == request.node and request.path in (disk.path, disk.file):
+        if f"{request.node}:{request.path}" in names_of(turn, disk):
             raise ExistsError(f"{disk_name(disk)} is enrolled already, as disk {disk.id}")
 
 

@@ -48,7 +48,9 @@ def create_token(turn: Turn, issuer: Issuer, request: CreateToken) -> Token:
             hint="a cluster has one manager in this version",
         )
     if not 0 < request.valid_s <= _VALID_MAX_S:
-        raise InvalidError("a token is valid for at most 30 days", hint="write for example 1h")
+        raise InvalidError(
+            "a token is valid for some time, and for at most 30 days", hint="write for example 1h"
+        )
     for secret in list(turn.draft.secrets.values()):
         if secret.expires_s < turn.wall_s:
             turn.draft.delete(secret)

@@ -185,7 +185,8 @@ class Members:
                 )
             case Current():
                 claim = _claim(found.description)
-                whose = f"disk {claim.disk} of cluster {claim.cluster_name or claim.cluster}"
+                whose = f"disk {claim.disk} of another cluster, {claim.cluster_name}"
+                whose += f" ({claim.cluster})" if claim.cluster_name else str(claim.cluster)
                 self._foreign[block.path] = _Foreign(whose, claim)
             case Damaged():
                 said = f"damaged vastsky disk: {found.message}"
@@ -338,7 +339,12 @@ class Members:
             smart=self._smarts.reading(disk),
             drive=member.drive,
             file=member.file,
+            aliases=self._aliases(member),
         )
+
+    def _aliases(self, member: Member) -> tuple[str, ...]:
+        names = (b.aliases for b in self._blocks if b.kernel_name == member.kernel_name)
+        return next(names, ())
 
     def name(self, specs: tuple[DiskSpec, ...]) -> None:
         """The manager's disks of this host; others that carry the cluster's name are retired."""

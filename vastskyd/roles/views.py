@@ -42,7 +42,7 @@ from vastskyd.core.paging import page
 from vastskyd.core.scrubbing import scrub_progress
 from vastskyd.core.sharing import notes
 from vastskyd.core.standing import Users, disk_users, disk_words, offer_message
-from vastskyd.core.turn import Turn
+from vastskyd.core.turn import Turn, names_of
 
 _EVENTS_MAX = 1000
 _PACE_LEAST_S = 1.0
@@ -109,7 +109,7 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
         if report is not None and request.node in ("", node):
             views += [_candidate(turn, node, each) for each in report.storage.candidates]
     if request.disk:
-        views = [view for view in views if request.disk in (view.id, f"{view.node}:{view.path}")]
+        views = [view for view in views if _is_called(turn, view, request.disk)]
         views = views[:1]  # an enrolled one rather than what stands in its place now
         if not views:
             raise NotFoundError(
@@ -117,6 +117,15 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
             )
     shown, more = page(views, lambda view: f"{view.node}:{view.path} {view.id}", request)
     return DiskList(disks=shown, next=more)
+
+
+def _is_called(turn: Turn, view: DiskView, text: str) -> bool:
+    if view.id:
+        return text in names_of(turn, turn.draft.disks[view.id])
+    report = turn.facts[view.node].report
+    candidates = () if report is None else report.storage.candidates
+    paths = [(each.path, *each.aliases) for each in candidates if each.path == view.path]
+    return text in {f"{view.node}:{path}" for names in paths for path in names}
 
 
 def _candidate(turn: Turn, node: NodeId, candidate: CandidateFact) -> DiskView:
@@ -237,8 +246,7 @@ def with_progress(turn: Turn, job: Job) -> Job:
     elif job.kind is JobKind.REBUILD:
         for volume in turn.draft.volumes.values():
             if volume.id == job.subject:
-                fact = leg_facts(turn, volume).get(job.extent)
-                done_bytes = 0 if fact is None else fact.done_bytes
+                done_bytes = _filled_bytes(leg_facts(turn, volume).get(job.extent), job)
     elif job.kind is JobKind.RETIRE:
         done_bytes, said = drain_progress(turn, job)
         job = msgspec.structs.replace(job, message=said)
@@ -254,6 +262,13 @@ def with_progress(turn: Turn, job: Job) -> Job:
         rate_bytes=rate_bytes,
         expected_end_s=expected_end_s,
     )
+
+
+def _filled_bytes(fact: LegFact | None, job: Job) -> int:
+    """Of a leg that is full and not yet one of the set the head counts no bytes any more."""
+    if fact is None:
+        return 0
+    return job.total_bytes if fact.condition is LegCondition.ACTIVE else fact.done_bytes
 
 
 def _pace(turn: Turn, job: Job, done_bytes: int) -> tuple[int, float]:
