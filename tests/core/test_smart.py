@@ -92,6 +92,16 @@ def test_a_disk_that_could_not_be_asked_is_still_known() -> None:
     assert follow(follow(None, blank, LIMITS, 0.0), reading(9), LIMITS, 1.0).base.reallocated == 9
 
 
+def test_a_disk_that_says_nothing_again_is_no_news() -> None:
+    """What changes is written down, and told to the disk's host, which answers with a report."""
+    blank = SmartReading(health=SmartHealth.UNKNOWN, reason="it has no SMART")
+    history = follow(None, blank, LIMITS, 1.0)
+    assert follow(history, blank, LIMITS, 2.0) is history
+    other = SmartReading(health=SmartHealth.UNKNOWN, reason="no answer in time")
+    assert follow(history, other, LIMITS, 3.0).last == other
+    assert follow(history, reading(), LIMITS, 4.0).last == reading()
+
+
 def test_what_is_worth_an_event() -> None:
     first = follow(None, reading(), LIMITS, 0.0)
     warm = follow(first, reading(pending=1, temperature_c=70), LIMITS, 1.0)

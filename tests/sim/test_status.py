@@ -7,6 +7,7 @@ from tests.sim.cluster import LEG_TIMEOUT_S, POLICY, SimCluster
 from tests.sim.fake_disks import FAILING
 from tests.sim.test_cluster import at_the_end, attached, simulate
 from vastskyd.core import answers, api
+from vastskyd.core.model import SmartHealth, SmartReading
 
 
 def test_a_head_says_why_writes_wait_while_the_manager_is_away() -> None:
@@ -73,6 +74,32 @@ def test_a_host_shows_its_disks_as_the_manager_does() -> None:
     simulate(body, lambda: SimCluster(43))
 
 
+def test_nothing_is_told_again_and_again_to_a_host_of_a_quiet_cluster() -> None:
+    """Or no report would ever be of the newest document: here with disks that have no SMART."""
+
+    def revisions(cluster: SimCluster) -> list[int]:
+        agents = [member._agent for member in cluster.members.values()]
+        return [agent._document.revision for agent in agents if agent._document is not None]
+
+    async def body(cluster: SimCluster) -> None:
+        await cluster.create(copies=3)
+        await cluster.attach("v", "h2")
+        await asyncio.sleep(60)
+        before = revisions(cluster)
+        await asyncio.sleep(120)
+        assert revisions(cluster) == before
+        assert len(before) == len(cluster.members)
+
+    def made() -> SimCluster:
+        cluster = SimCluster(44)
+        none = SmartReading(health=SmartHealth.UNKNOWN, reason="it has no SMART")
+        for name in ("s1", "s2"):
+            cluster.world.hosts[name].media[0].smart = none
+        return cluster
+
+    simulate(body, made)
+
+
 def test_a_head_that_is_back_is_not_taken_by_its_old_word() -> None:
     async def body(cluster: SimCluster) -> None:
         await attached(cluster, head="h2")
@@ -95,7 +122,14 @@ def test_a_head_that_is_back_is_not_taken_by_its_old_word() -> None:
         cluster.power_on(disk.node)
         await at_the_end(cluster, "h2")
 
-    simulate(body, lambda: SimCluster(44))
+    def made() -> SimCluster:
+        cluster = SimCluster(44)
+        none = SmartReading(health=SmartHealth.UNKNOWN, reason="it has no SMART")
+        for name in ("s1", "s2"):
+            cluster.world.hosts[name].media[0].smart = none
+        return cluster
+
+    simulate(body, made)
 
 
 def test_a_head_tells_of_a_rebuild_as_it_goes() -> None:

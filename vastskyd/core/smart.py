@@ -68,7 +68,7 @@ def follow(
 ) -> SmartHistory:
     """The history with this reading. One that says nothing does not replace one that did."""
     now = reading.errors()
-    if before is None or is_blank(before.last):
+    if before is None or (is_blank(before.last) and before.last != reading):
         return SmartHistory(last=reading, read_s=now_s, base=now)
     if is_blank(reading):
         return before
