@@ -1,5 +1,6 @@
 """The configuration file: what is accepted, and how mistakes are told."""
 
+import os
 import re
 import subprocess
 import sys
@@ -127,6 +128,14 @@ def test_drop_ins_are_merged_in_name_order_and_within_tables(tmp_path: Path) -> 
         "timeouts.dead_after_s": "a_early.toml:3",
     }
     assert [file.name for file in reading.files] == ["vastskyd.toml", "a_early.toml", "b_late.toml"]
+
+
+def test_a_pipe_among_the_drop_ins_is_a_mistake_and_not_waited_for(tmp_path: Path) -> None:
+    path = written_files(tmp_path, "", more="")
+    os.mkfifo(tmp_path / "vastskyd.toml.d" / "x.toml")
+    (mistake,) = read(path).mistakes
+    assert "x.toml" in str(mistake)
+    assert "it is a pipe, not a file" in str(mistake)
 
 
 def test_what_editors_leave_beside_is_no_drop_in(tmp_path: Path) -> None:

@@ -116,3 +116,16 @@ def _values(hint: typing.Any, name: str) -> st.SearchStrategy[typing.Any]:
 
 def test_plain_unwraps_at_any_depth() -> None:
     assert plain({"a": Variant("av", [Variant("s", "x")])}) == {"a": ["x"]}
+
+
+def test_a_word_that_is_none_is_told_with_those_that_are() -> None:
+    for request, values, said in (
+        (api.SetCopiesApart, {"copies_apart": "floor"}, "it is one of host, disk"),
+        (api.CreateToken, {"roles": ["storage", "boss"]}, "it is one of manager, storage, head"),
+    ):
+        with pytest.raises(InvalidError) as refused:
+            record_in(request, values, strict=True)
+        assert refused.value.hint == said
+    with pytest.raises(InvalidError) as refused:
+        record_in(api.SetCopiesApart, {"copies_apart": 3}, strict=True)
+    assert refused.value.hint == "it is one of host, disk"

@@ -26,7 +26,7 @@ _NEXT_STEPS = {
     "NotFound": "the lists show what is there: `vastskyctl volume list`, `disk list`, `node list`",
     "Exists": "take another name, or use what is there: `vastskyctl status`",
     "Busy": "end what uses it, then try again",
-    "Conflict": "`vastskyctl status` says what is so; try again when that has changed",
+    "Conflict": "`vastskyctl status` says how things are",
     "NoSpace": "`vastskyctl disk list --all` shows what is free, and disks that can be enrolled",
     "Unreachable": "`vastskyctl status --local` says what this host knows by itself",
     "Denied": "run it as root: sudo vastskyctl ...",

@@ -5,6 +5,7 @@ mistake anywhere nothing of it is used: a daemon that guesses what an administra
 than one that does not start.
 """
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ def _found(path: Path, files: list[Path], *, needed: bool) -> Iterator[Found]:
         yield _unreadable(directory, error)
     for file in (path, *drop_ins):
         try:
+            if file.is_fifo():  # whoever reads it waits for a writer
+                raise OSError(errno.EINVAL, "it is a pipe, not a file")
             content = file.read_bytes()
         except OSError as error:
             # A drop-in that is not there is a link to nothing.

@@ -159,7 +159,7 @@ class Method:
         try:
             return Asked(record_in(self.request, asked, strict=True), silent)
         except InvalidError as error:
-            raise InvalidError(f"{self.name}: {error.message}") from None
+            raise InvalidError(f"{self.name}: {error.message}", hint=error.hint) from None
 
     def _named(self, name: str) -> dict[str, str]:
         if not self.target:

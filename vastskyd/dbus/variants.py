@@ -123,6 +123,15 @@ def _tolerant(kind: inspect.Type, value: Any) -> Any:
     return value
 
 
+def _words_of(record: type[Record], member: str) -> tuple[str, ...]:
+    """Those that such a member can be, or each of its elements."""
+    field = members(record).get(member.partition("[")[0])
+    kind = None if field is None else _present(field.type)
+    if isinstance(kind, inspect.VarTupleType):
+        kind = kind.item_type
+    return tuple(map(str, kind.cls)) if isinstance(kind, inspect.EnumType) else ()
+
+
 def record_in(record: type[R], values: dict[str, Any], *, strict: bool = False) -> R:
     """The record of these members, Variants or not. InvalidError says which does not fit."""
     bare = plain(values)
@@ -132,4 +141,8 @@ def record_in(record: type[R], values: dict[str, Any], *, strict: bool = False) 
         return msgspec.convert(bare, record)
     except msgspec.ValidationError as error:
         what, _, where = str(error).replace("$.", "").replace("`", "").partition(" - at ")
-        raise InvalidError(f"{where}: {what[0].lower()}{what[1:]}" if where else what) from None
+        known = _words_of(record, where)
+        raise InvalidError(
+            f"{where}: {what[0].lower()}{what[1:]}" if where else what,
+            hint=f"it is one of {', '.join(known)}" if known else "",
+        ) from None
