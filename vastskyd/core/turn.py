@@ -217,8 +217,13 @@ def disk_name(disk: Disk) -> str:
 def names_of(turn: Turn, disk: Disk) -> set[str]:
     """All that it can be asked for by: its id, and NODE:PATH for each of its paths."""
     fact = turn.facts[disk.node].disks.get(disk.id)
-    paths = (disk.path, disk.file, *(() if fact is None else fact.aliases))
-    return {disk.id, *(f"{disk.node}:{path}" for path in paths if path)}
+    aliases = () if fact is None else fact.aliases
+    return {disk.id, *node_paths(disk.node, (disk.path, disk.file, *aliases))}
+
+
+def node_paths(node: NodeId, paths: Iterable[str]) -> set[str]:
+    """NODE:PATH for each path that there is."""
+    return {f"{node}:{path}" for path in paths if path}
 
 
 def find_disk(turn: Turn, text: str) -> Disk:

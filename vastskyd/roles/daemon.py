@@ -267,8 +267,8 @@ class Host:
         if there:
             raise BusyError(
                 f"volumes of a cluster that this host was in are attached here: {', '.join(there)}",
-                hint="if its state directory was lost, bring that back; else unmount them, and take"
-                " them down with `vastskyd --let-go`",
+                hint="if its state directory was lost, bring that back; else unmount them, stop"
+                " vastskyd, and take them down with `vastskyd --let-go`",
             )
 
     def _to_join_by(self) -> Config:

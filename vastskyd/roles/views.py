@@ -42,7 +42,7 @@ from vastskyd.core.paging import page
 from vastskyd.core.scrubbing import scrub_progress
 from vastskyd.core.sharing import notes
 from vastskyd.core.standing import Users, disk_users, disk_words, offer_message
-from vastskyd.core.turn import Turn, names_of
+from vastskyd.core.turn import Turn, names_of, node_paths
 
 _EVENTS_MAX = 1000
 _PACE_LEAST_S = 1.0
@@ -99,17 +99,20 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     if request.node:
         turn.draft.node(request.node)
     users = disk_users(turn)
-    views = [
-        _disk(turn, disk, users)
+    found = [
+        (_disk(turn, disk, users), names_of(turn, disk))
         for disk in turn.draft.disks.values()
         if request.node in ("", disk.node)
     ]
     for node in turn.draft.nodes:
         report = turn.facts[node].report
         if report is not None and request.node in ("", node):
-            views += [_candidate(turn, node, each) for each in report.storage.candidates]
+            found += [
+                (_candidate(turn, node, each), node_paths(node, (each.path, *each.aliases)))
+                for each in report.storage.candidates
+            ]
+    views = [view for view, names in found if not request.disk or request.disk in names]
     if request.disk:
-        views = [view for view in views if _is_called(turn, view, request.disk)]
         views = views[:1]  # an enrolled one rather than what stands in its place now
         if not views:
             raise NotFoundError(
@@ -117,15 +120,6 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
             )
     shown, more = page(views, lambda view: f"{view.node}:{view.path} {view.id}", request)
     return DiskList(disks=shown, next=more)
-
-
-def _is_called(turn: Turn, view: DiskView, text: str) -> bool:
-    if view.id:
-        return text in names_of(turn, turn.draft.disks[view.id])
-    report = turn.facts[view.node].report
-    candidates = () if report is None else report.storage.candidates
-    paths = [(each.path, *each.aliases) for each in candidates if each.path == view.path]
-    return text in {f"{view.node}:{path}" for names in paths for path in names}
 
 
 def _candidate(turn: Turn, node: NodeId, candidate: CandidateFact) -> DiskView:
