@@ -253,7 +253,9 @@ def test_a_storm_of_uevents_hides_no_disk(cluster: Cluster) -> None:
         guest.run("timeout 12 sh -c 'while :; do udevadm trigger --action=change; done'; true", 60)
     finally:
         guest.run("systemctl kill --signal=CONT vastskyd", 30)
-    eventually("it is shown", lambda: cluster.offered(guest, "hidden") is not None, 90)
-    guest.run("systemctl service-watchdogs yes", 30)
+    try:
+        eventually("it is shown", lambda: cluster.offered(guest, "hidden") is not None, 90)
+    finally:
+        guest.run("systemctl service-watchdogs yes", 30)
     guest.run("udevadm settle --timeout=300", 330)  # the next test is not to wait behind the rest
     guest.remove_disk("hidden")

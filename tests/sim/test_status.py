@@ -122,14 +122,7 @@ def test_a_head_that_is_back_is_not_taken_by_its_old_word() -> None:
         cluster.power_on(disk.node)
         await at_the_end(cluster, "h2")
 
-    def made() -> SimCluster:
-        cluster = SimCluster(44)
-        none = SmartReading(health=SmartHealth.UNKNOWN, reason="it has no SMART")
-        for name in ("s1", "s2"):
-            cluster.world.hosts[name].media[0].smart = none
-        return cluster
-
-    simulate(body, made)
+    simulate(body, lambda: SimCluster(44))
 
 
 def test_a_head_tells_of_a_rebuild_as_it_goes() -> None:
