@@ -19,6 +19,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.exports.authority import Authority
 from tests.exports.nbd_client import NbdClient, RefusedError
 from tests.exports.systemd import UNIT, ChildSystemd
 from vastskyd.core.ids import NodeId
@@ -28,6 +29,7 @@ from vastskyd.kernel.process import run
 from vastskyd.ports import Exports, ExportServer
 
 DEVICE_BYTES = 8 << 20
+_PACKAGING = Path(__file__).parents[2] / "packaging"
 
 
 class Connection(Protocol):
@@ -99,7 +101,7 @@ class QemuWorld:
         return client
 
     def restarted(self) -> Exports:
-        self.exports = QemuExports(self._run / "vastsky", self._run / "tls", self.systemd)
+        self.exports = QemuExports(self._run / "vastsky", self._run / "credentials", self.systemd)
         return self.exports
 
     async def crash(self, head: NodeId) -> None:
@@ -116,9 +118,12 @@ class SystemdWorld(QemuWorld):
 
     def __init__(self, devices: tuple[str, ...]) -> None:
         super().__init__(Path("/run"), devices, ())
+        shutil.rmtree("/run/vastsky/tls", ignore_errors=True)
+        self.authority = Authority(Path("/run/vastsky/tls"))
+        self.authority.issue("store1", "server")
 
     def restarted(self) -> Exports:
-        self.exports = QemuExports(Path("/run/vastsky"), Path("/run/vastsky/tls"), run)
+        self.exports = QemuExports(Path("/run/vastsky"), Path("/run/credentials"), run)
         return self.exports
 
     async def crash(self, head: NodeId) -> None:
@@ -138,14 +143,17 @@ class SystemdWorld(QemuWorld):
 
 @asynccontextmanager
 async def systemd_world() -> AsyncIterator[SystemdWorld]:
-    """Needs a guest with a spare NVMe disk; installs the unit for this boot."""
+    """Needs a guest with a spare NVMe disk; installs the unit for this boot, and its user."""
+    await run(("systemd-sysusers", str(_PACKAGING / "sysusers.d/vastskyd.conf")), 10)
+    await run(("systemd-tmpfiles", "--create", str(_PACKAGING / "tmpfiles.d/vastskyd.conf")), 10)
     await run(("cp", str(UNIT), "/run/systemd/system/"), 10)
     await run(("systemctl", "daemon-reload"), 30)
     disk = sorted(glob.glob("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_*-d?"))[0]
     names = [f"vastsky-contract-{number}" for number in range(2)]
     for number, name in enumerate(names):
         table = f"0 {DEVICE_BYTES // 512} linear {disk} {number * DEVICE_BYTES // 512}"
-        await run(("dmsetup", "create", name, "--table", table), 10)
+        uuid = f"VASTSKY-EXTENT-{number:016x}"
+        await run(("dmsetup", "create", name, "--uuid", uuid, "--table", table), 10)
     world = SystemdWorld(tuple(f"/dev/mapper/{name}" for name in names))
     try:
         yield world

@@ -20,6 +20,7 @@ SHIPPED = (
     "pyproject.toml",
     "rules.d",
     "units",
+    "packaging",
 )
 # All pure Python: this host's copies serve the guest's newer Python as well.
 RUNNER = ("pytest", "pytest-asyncio", "pluggy", "iniconfig", "packaging")

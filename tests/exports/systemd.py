@@ -1,8 +1,8 @@
 """As much of systemd as the exports ask for: starts what the shipped unit says, as a child."""
 
 import asyncio
-import configparser
 import shlex
+import shutil
 from pathlib import Path
 
 from vastskyd.core.errors import DeviceError
@@ -37,8 +37,10 @@ class ChildSystemd:
         if running is not None and running.returncode is None:
             return
         instance = unit.removeprefix("vastsky-export@").removesuffix(".service")
-        (self.run_directory / "vastsky" / "export").mkdir(parents=True, exist_ok=True)
-        _, *arguments = shlex.split(_exec_start())
+        for directory in self._directories(unit):
+            directory.mkdir(parents=True)
+        self._give_credentials(unit)
+        _, *arguments = shlex.split(_settings("ExecStart")[0])
         arguments = [
             a.replace("%t", str(self.run_directory)).replace("%i", instance) for a in arguments
         ]
@@ -46,8 +48,12 @@ class ChildSystemd:
 
     async def stop(self, unit: str, *, kill: bool = False) -> None:
         process = self.processes.pop(unit, None)
-        if process is None or process.returncode is not None:
-            return
+        if process is not None and process.returncode is None:
+            await self._end(process, kill=kill)
+        for directory in self._directories(unit):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    async def _end(self, process: asyncio.subprocess.Process, *, kill: bool) -> None:
         if kill:
             process.kill()
         else:
@@ -59,13 +65,27 @@ class ChildSystemd:
             process.kill()
             await process.wait()
 
+    def _directories(self, unit: str) -> tuple[Path, Path]:
+        """What the unit has while it runs: RuntimeDirectory, and its credentials."""
+        instance = unit.removeprefix("vastsky-export@").removesuffix(".service")
+        return (
+            self.run_directory / "vastsky" / "export" / instance,
+            self.run_directory / "credentials" / unit,
+        )
+
+    def _give_credentials(self, unit: str) -> None:
+        _, credentials = self._directories(unit)
+        for line in _settings("LoadCredential"):
+            name, _, path = line.partition(":")
+            kept = Path(path.replace("%t", str(self.run_directory)))
+            if kept.exists():
+                shutil.copy(kept, credentials / name)
+
     async def stop_all(self) -> None:
         for unit in list(self.processes):
             await self.stop(unit, kill=True)
 
 
-def _exec_start() -> str:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)  # units repeat keys
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
-    return parser["Service"]["ExecStart"]
+def _settings(key: str) -> list[str]:
+    lines = (line.partition("=") for line in UNIT.read_text().splitlines())
+    return [value for name, _, value in lines if name == key]

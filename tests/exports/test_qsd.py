@@ -34,7 +34,11 @@ async def world() -> AsyncIterator[QemuWorld]:
 
 
 def socket_of(world: QemuWorld) -> Path:
-    return world.systemd.run_directory / "vastsky" / "export" / "head1.qmp"
+    return world.systemd.run_directory / "vastsky" / "export" / "head1" / "qmp"
+
+
+def tls_of(world: QemuWorld) -> Path:
+    return world.systemd.run_directory / "vastsky" / "tls"
 
 
 async def served(world: QemuWorld) -> ExportServer:
@@ -221,7 +225,7 @@ def test_a_name_that_could_not_be_read_back_is_refused(name: str) -> None:
 async def test_with_tls_the_heads_certificate_and_no_other_is_let_in(
     world: QemuWorld, tmp_path: Path
 ) -> None:
-    authority = Authority(world.systemd.run_directory / "tls")
+    authority = Authority(tls_of(world))
     authority.issue("store1", "server")
     stranger = Authority(tmp_path / "other")
     server = dataclasses.replace(world.server(HEAD1), encryption=Encryption.TLS)
@@ -238,7 +242,7 @@ async def test_with_tls_the_heads_certificate_and_no_other_is_let_in(
     assert await asyncio.to_thread(attempt, authority.context("head1")) == bytes(512)
     refused = [None, *(authority.context(name) for name in ("head2", "head11", "store1", "ead1"))]
     stranger_context = stranger.context("head1")
-    stranger_context.load_verify_locations(world.systemd.run_directory / "tls" / "ca-cert.pem")
+    stranger_context.load_verify_locations(tls_of(world) / "ca-cert.pem")
     for tls in (*refused, stranger_context):
         with pytest.raises(RefusedError):
             await asyncio.to_thread(attempt, tls)
@@ -255,7 +259,7 @@ async def test_without_certificates_a_tls_server_is_refused_and_serves_nothing(
 
 
 async def test_a_change_of_encryption_replaces_the_server(world: QemuWorld) -> None:
-    authority = Authority(world.systemd.run_directory / "tls")
+    authority = Authority(tls_of(world))
     authority.issue("store1", "server")
     server = await served(world)
     await world.exports.ensure_server(dataclasses.replace(server, encryption=Encryption.TLS))

@@ -2,7 +2,8 @@
 
 import asyncio
 import dataclasses
-import shutil
+import os
+import pwd
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -12,13 +13,15 @@ import pytest
 
 from tests.contract.exports_world import SystemdWorld, systemd_world
 from tests.contract.test_exports import EXTENT1, HEAD1, HEAD2, export
-from tests.exports.authority import Authority
 from tests.exports.nbd_client import NbdClient, RefusedError
+from vastskyd.core.errors import DeviceError
 from vastskyd.core.model import Encryption
+from vastskyd.exports import qsd
 from vastskyd.kernel.process import run
 
 pytestmark = pytest.mark.lab
 UNIT = "vastsky-export@head1.service"
+CREDENTIALS = ("ca-cert.pem", "server-cert.pem", "server-key.pem", "dh-params.pem")
 
 
 @pytest.fixture
@@ -82,62 +85,78 @@ async def test_a_device_that_is_not_device_mappers_is_out_of_reach(world: System
         await world.exports.add(export(), "/dev/vda")
 
 
+async def test_a_device_that_is_no_extent_is_out_of_reach(
+    world: SystemdWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """device-mapper's as it is: a volume of LVM, say. Its owner keeps it shut."""
+    await run(("dmsetup", "create", "somebodys", "--table", "0 8 zero"), 10)
+    try:
+        await world.exports.ensure_server(world.server(HEAD1))
+        monkeypatch.setattr(qsd, "OPEN_TIMEOUT_S", 0.5)
+        with pytest.raises(DeviceError, match=r"Permission denied after 0\.5 s") as caught:
+            await world.exports.add(export(), "/dev/mapper/somebodys")
+        assert "udevadm trigger" in str(caught.value.hint)
+    finally:
+        await run(("dmsetup", "remove", "--retry", "somebodys"), 30)
+
+
+def _seen_by(pid: str, place: str) -> set[str]:
+    """What is no directory, for that process."""
+    top = Path(f"/proc/{pid}/root{place}")
+    return {
+        str(path.relative_to(top))
+        for path in top.rglob("*")
+        if not path.is_dir() or path.is_symlink()
+    }
+
+
 @pytest.fixture
-def state() -> Iterator[None]:
-    """What a manager has there, as far as this host lacks it."""
+def record() -> Iterator[None]:
+    """A file such as vastskyd keeps, if this guest has none."""
     directory = Path("/var/lib/vastsky")
-    made = not directory.exists()
-    for part in ("tls", "ca"):
-        (directory / part).mkdir(parents=True, exist_ok=True)
+    directory.mkdir(exist_ok=True)
+    file = directory / "a-record"
+    file.touch()
     yield
-    if made:
-        shutil.rmtree(directory)
+    file.unlink()
 
 
-def _seen_by(pid: str) -> tuple[set[str], set[str], set[str]]:
-    """Of vastskyd's state, of what it has in /run, and of the sockets by which root commands."""
-    top = Path(f"/proc/{pid}/root")
-    sockets = ("run/dbus", "run/systemd/private")
-    return (
-        {path.name for path in (top / "var/lib/vastsky").iterdir()},
-        {path.name for path in (top / "run/vastsky").iterdir()},
-        {name for name in sockets if (top / name).exists()},
-    )
-
-
-@pytest.mark.usefixtures("state")
-async def test_a_server_sees_certificates_and_nothing_else_of_the_cluster(
+@pytest.mark.usefixtures("record")
+async def test_a_server_has_a_user_of_its_own_and_sees_nothing_of_the_cluster(
     world: SystemdWorld,
 ) -> None:
-    await world.exports.ensure_server(world.server(HEAD1))
-    shown = await run(("systemctl", "show", "-P", "MainPID", UNIT), 10)
-    kept, running, sockets = await asyncio.to_thread(_seen_by, shown.output.strip())
-    assert kept == {"tls"}
-    assert running <= {"export", "tls"}
-    assert not sockets
+    """Of all that is in /run its own socket and its credentials, and no other server's."""
+    for head in (HEAD1, HEAD2):
+        await world.exports.ensure_server(world.server(head))
+    pid = (await run(("systemctl", "show", "-P", "MainPID", UNIT), 10)).output.strip()
+    user = pwd.getpwnam("vastsky-export")
+    process = os.stat(f"/proc/{pid}")
+    assert (process.st_uid, process.st_gid) == (user.pw_uid, user.pw_gid)
+    keys = {f"credentials/{UNIT}/{name}" for name in CREDENTIALS}
+    assert _seen_by(pid, "/run") == {"vastsky/export/head1/qmp", *keys}
+    assert _seen_by("self", "/var/lib/vastsky")
+    assert not _seen_by(pid, "/var/lib/vastsky")
 
 
-async def test_the_socket_directory_outlives_a_stopped_server(world: SystemdWorld) -> None:
+async def test_a_server_leaves_no_directory_and_no_other_server_minds(world: SystemdWorld) -> None:
     await world.exports.ensure_server(world.server(HEAD1))
     await world.exports.add(export(), world.devices()[0])
     await world.exports.ensure_server(world.server(HEAD2))
     await world.exports.stop_server(HEAD2)
+    assert await asyncio.to_thread(os.listdir, "/run/vastsky/export") == ["head1"]
     assert await world.exports.exports() == (export(),)
     await world.exports.remove(HEAD1, EXTENT1)
+    await world.crash(HEAD1)
+    assert await asyncio.to_thread(os.listdir, "/run/vastsky/export") == []
 
 
 async def test_tls_with_certificates_that_only_root_may_read(world: SystemdWorld) -> None:
-    directory = Path("/run/vastsky/tls")
-    shutil.rmtree(directory, ignore_errors=True)
-    authority = Authority(directory)
-    authority.issue("store1", "server")
     server = dataclasses.replace(world.server(HEAD1), encryption=Encryption.TLS)
     await world.exports.ensure_server(server)
     await world.exports.add(export(), world.devices()[0])
     for head, admitted in (("head1", True), ("head2", False)):
-        connecting = asyncio.to_thread(
-            NbdClient, server.port, export().name, authority.context(head)
-        )
+        context = world.authority.context(head)
+        connecting = asyncio.to_thread(NbdClient, server.port, export().name, context)
         if admitted:
             (await connecting).close()
         else:

@@ -64,6 +64,8 @@ def test_what_is_in_which(packages: dict[str, Package]) -> None:
         "/usr/lib/systemd/system/vastsky-export@.service",
         "/usr/lib/udev/rules.d/56-vastsky.rules",
         "/usr/lib/modules-load.d/vastskyd.conf",
+        "/usr/lib/sysusers.d/vastskyd.conf",
+        "/usr/lib/tmpfiles.d/vastskyd.conf",
         "/usr/share/dbus-1/interfaces/org.vastsky.Vastsky1.xml",
         "/usr/share/dbus-1/system-services/org.vastsky.Vastsky1.service",
         "/usr/share/dbus-1/system.d/org.vastsky.Vastsky1.conf",

@@ -12,8 +12,10 @@ import pytest
 from vastskyd.config.settings import Config
 from vastskyd.roles.founding import ca_directory, database, tls_directory
 from vastskyd.store import identity
+from vastskyd.wire.ca import CA_CERT, DH_PARAMETERS, NODE_CERT, NODE_KEY
 
 UNITS = Path(__file__).resolve().parents[2] / "units"
+PACKAGING = UNITS.parent / "packaging"
 
 EXPOSURE_MOST = {
     "vastskyd.service": 35,
@@ -50,7 +52,7 @@ DAEMON_OPEN = ANY_OPEN | {
 }
 OPEN = {
     "vastskyd.service": DAEMON_OPEN,
-    "vastsky-export@.service": ANY_OPEN,
+    "vastsky-export@.service": ANY_OPEN | {"UMask"},  # vastskyd's way to the socket is the group
     "vastsky-let-go.service": DAEMON_OPEN | {"PrivateTmp"},  # neither /tmp nor a folder in it
     "vastsky-attach@.service": ANY_OPEN | {"PrivateUsers"},
 }
@@ -97,18 +99,49 @@ def _values(unit: str, key: str) -> set[str]:
     return {word for name, _, words in lines if name == key for word in words.split()}
 
 
-def test_an_export_server_sees_nothing_of_the_cluster_but_certificates() -> None:
-    """It speaks to the network as root: neither the CA's key nor the manager's records are there
-    for it, nor sockets by which root commands the host, nor what is put there after its start."""
+def test_an_export_server_sees_nothing_of_the_cluster() -> None:
+    """It speaks to the network: neither keys nor the manager's records are there for it, nor
+    sockets by which root commands the host, nor what is put there after its start."""
     unit = "vastsky-export@.service"
-    empty = {path.partition(":")[0] for path in _values(unit, "TemporaryFileSystem")}
-    assert empty == {"/run", "/var/lib/vastsky"}
-    assert _values(unit, "BindPaths") == {"%t/vastsky/export"}
-    read = {path.removeprefix("-") for path in _values(unit, "BindReadOnlyPaths")}
-    config = Config(runtime_dir="%t/vastsky")
-    assert read == {str(tls_directory(config)), str(config.runtime_path / "tls")}
-    hidden = (ca_directory(config), database(config), config.state_path / identity.FILE_NAME)
-    assert all(any(path.is_relative_to(each) for each in empty) for path in hidden)
+    shut = {path.removeprefix("-") for path in _values(unit, "InaccessiblePaths")}
+    assert {path.partition(":")[0] for path in _values(unit, "TemporaryFileSystem")} == {"/run"}
+    assert _values(unit, "BindPaths") == {"%t/vastsky/export/%i"}
+    assert not _values(unit, "BindReadOnlyPaths")
+    kept = (ca_directory, database, tls_directory)
+    config = Config()
+    hidden = {config.state_path / identity.FILE_NAME, *(each(config) for each in kept)}
+    assert all(any(path.is_relative_to(each) for each in shut) for path in hidden)
+
+
+def test_an_export_server_has_this_hosts_certificate_as_credentials() -> None:
+    given = _values("vastsky-export@.service", "LoadCredential")
+    place = Config(runtime_dir="%t/vastsky").runtime_path / "tls"
+    names = (CA_CERT, NODE_CERT, NODE_KEY, DH_PARAMETERS)
+    assert given == {f"{name}:{place / name}" for name in names}
+
+
+def test_users_and_directories_are_those_of_the_units() -> None:
+    user = (PACKAGING / "sysusers.d/vastskyd.conf").read_text().splitlines()[-1].split()[1]
+    assert _values("vastsky-export@.service", "User") == {user}
+    assert _values("vastskyd.service", "SupplementaryGroups") == {user}
+    rules = (UNITS.parent / "rules.d/56-vastsky.rules").read_text()
+    assert f'GROUP="{user}"' in rules
+    run = Config().runtime_path
+    made = (PACKAGING / "tmpfiles.d/vastskyd.conf").read_text()
+    found = {line.split()[1] for line in made.splitlines() if not line.startswith("#")}
+    assert found == {str(run), str(run / "export")}
+
+
+@pytest.mark.parametrize("kind", ["sysusers", "tmpfiles"])
+def test_systemd_reads_users_and_directories(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    options = ("--create",) if kind == "tmpfiles" else ()
+    done = subprocess.run(
+        [f"systemd-{kind}", f"--root={tmp_path}", *options, PACKAGING / f"{kind}.d/vastskyd.conf"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Creating ")]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_who_takes_over_may_not_do_more_than_the_daemon() -> None:

@@ -131,6 +131,22 @@ def test_a_key_of_another_certificate_is_refused(lab_directory: Path, tmp_path: 
     assert founding.tls_in_use(settings, Credentials(None)) == lab_directory / "tls"
 
 
+def test_units_find_the_certificate_at_one_place_wherever_the_key_is(
+    lab_directory: Path, tmp_path: Path
+) -> None:
+    kept = lab_directory / "tls"
+    settings = msgspec.structs.replace(config(tmp_path), state_dir=str(lab_directory))
+    key = (kept / "server-key.pem").read_text()
+    place = tmp_path / "run" / "tls"
+    for credentials in (Credentials(None), given(tmp_path / "c", key=key), Credentials(None)):
+        in_use = founding.tls_in_use(settings, credentials)
+        assert place.resolve() == in_use
+        assert (place / "server-key.pem").read_text() == key
+        # A key in memory is not written through the link, nor one on disk removed with it.
+        assert (kept / "server-key.pem").exists()
+        assert place.is_symlink() == (credentials.directory is None)
+
+
 @pytest.fixture
 async def lab_directory(lab: Lab) -> Path:
     directory = lab.enrol(S1)

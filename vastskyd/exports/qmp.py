@@ -5,7 +5,9 @@ comes later waits for its greeting, so connections are short.
 """
 
 import asyncio
+import errno
 import json
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -35,6 +37,13 @@ class QmpError(DeviceError):
     def __init__(self, command: str, kind: str, description: str) -> None:
         super().__init__(f"the export server refused {command}: {description}")
         self.kind = kind
+        self._description = description
+
+    @property
+    def is_denied(self) -> bool:
+        """A file's owner and mode refused it (EACCES). QEMU has no class of its own for that, and
+        prints the error in English: it sets no locale."""
+        return os.strerror(errno.EACCES) in self._description
 
 
 class QmpProtocolError(DeviceError):

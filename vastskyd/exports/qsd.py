@@ -34,6 +34,9 @@ STOP_TIMEOUT_S = 45.0
 
 # How long requests that a cut export had accepted may take to leave the disk.
 DRAIN_TIMEOUT_S = 10.0
+
+# udev has as long to make a volume's link.
+OPEN_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 
 
@@ -46,13 +49,14 @@ class Runner(Protocol):
 class QemuExports:
     """The export servers of this host.
 
-    `runtime_dir` is /run/vastsky, where the unit's sockets are. `tls_dir` holds ca-cert.pem,
-    server-cert.pem and server-key.pem of this host.
+    `runtime_dir` is /run/vastsky, where each server has a directory, which is there while its unit
+    runs. `credentials_dir` is /run/credentials, where systemd gives each its unit's copy of this
+    host's ca-cert.pem, server-cert.pem, server-key.pem and dh-params.pem.
     """
 
-    def __init__(self, runtime_dir: Path, tls_dir: Path, run: Runner) -> None:
-        self._sockets = runtime_dir / "export"
-        self._tls_dir = tls_dir
+    def __init__(self, runtime_dir: Path, credentials_dir: Path, run: Runner) -> None:
+        self._directories = runtime_dir / "export"
+        self._credentials_dir = credentials_dir
         self._run = run
         self._heads: defaultdict[NodeId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._adding = asyncio.Lock()
@@ -78,7 +82,7 @@ class QemuExports:
 
     def _known(self) -> list[NodeId]:
         """Heads that a socket is there for, be it a dead server's."""
-        return sorted(_head_of(path) for path in self._sockets.glob("*.qmp"))
+        return sorted(_head_of(path) for path in self._directories.glob("*/qmp"))
 
     async def _exports_of(self, head: NodeId) -> tuple[Export, ...]:
         async with self._server(head) as qmp:
@@ -114,7 +118,6 @@ class QemuExports:
                 f"the export server for {head} is still there after {export_unit(head)} stopped",
                 hint=f"find who holds {self._socket(head)} with `ss -xlp`, and end it",
             )
-        self._socket(head).unlink(missing_ok=True)
 
     async def _settings(self, head: NodeId) -> ExportServer | None:
         """None: no server runs, or one to be replaced: stuck, or not set up to its end."""
@@ -159,7 +162,7 @@ class QemuExports:
                 hint=f"see `journalctl -u {unit}`",
             )
         async with self._server(server.head) as qmp:
-            for command in commands.start_server(server, self._tls_dir):
+            for command in commands.start_server(server, self._credentials_dir / unit):
                 await _say(qmp, command)
 
     # --- exports --------------------------------------------------------------------------
@@ -179,7 +182,7 @@ class QemuExports:
             try:
                 async with self._server(export.head) as qmp:
                     await _delete_node(qmp, export.extent)  # what an interrupted add left
-                    await _say(qmp, commands.add_node(export, device))
+                    await _open(qmp, commands.add_node(export, device))
                     await _say(qmp, commands.add_export(export))
             except NotFoundError as error:
                 raise DeviceError(f"no export server runs for {export.head}") from error
@@ -205,7 +208,7 @@ class QemuExports:
         return await self._deaths.next()
 
     def _socket(self, head: NodeId) -> Path:
-        return self._sockets / f"{head}.qmp"
+        return self._directories / head / "qmp"
 
     @contextlib.asynccontextmanager
     async def _server(self, head: NodeId) -> AsyncIterator[Qmp]:
@@ -218,6 +221,28 @@ class QemuExports:
 async def _say(qmp: Qmp, command: commands.Command) -> None:
     name, arguments = command
     await qmp.execute(name, QMP_TIMEOUT_S, **arguments)
+
+
+async def _open(qmp: Qmp, command: commands.Command) -> None:
+    """The server's user may open an extent's device as soon as udev has seen to the node."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + OPEN_TIMEOUT_S
+    while True:
+        try:
+            await _say(qmp, command)
+        except QmpError as error:
+            if not error.is_denied:
+                raise
+            if loop.time() > deadline_s:
+                raise DeviceError(
+                    f"{error} after {OPEN_TIMEOUT_S:g} s",
+                    hint="udev is to give extents to the group vastsky-export: see"
+                    " `journalctl -u systemd-udevd`, then `udevadm trigger --subsystem-match=block"
+                    " --property-match='DM_NAME=vastsky-extent-*'`",
+                ) from error
+        else:
+            return
+        await asyncio.sleep(_POLL_S)
 
 
 async def _cut(qmp: Qmp, head: NodeId, extent: ExtentId) -> None:
@@ -268,6 +293,6 @@ def _same_listener(running: ExportServer, wanted: ExportServer) -> bool:
 
 def _head_of(path: Path) -> NodeId:
     try:
-        return node_id(path.stem)
+        return node_id(path.parent.name)
     except InvalidError as error:
         raise DeviceError(f"{path} is no export server's socket", hint="remove it") from error

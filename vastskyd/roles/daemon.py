@@ -43,6 +43,9 @@ from vastskyd.wire.limits import WireLimits
 
 log = logging.getLogger(__name__)
 
+# Where systemd puts the credentials of each unit.
+_CREDENTIALS = Path("/run/credentials")
+
 # At the first boot the network, or the manager, may come later than this host.
 _JOIN_AGAIN_S = 10.0
 _READY_S = 3.0
@@ -158,7 +161,7 @@ class Host:
             issuer = founding.issuer(config, self._clock)
         ports = Ports(
             kernel=kernel,
-            exports=QemuExports(config.runtime_path, tls, _run),
+            exports=QemuExports(config.runtime_path, _CREDENTIALS, _run),
             disks=LinuxDisks(self._calls),
             smart=LinuxSmart(),
             peers=hub,

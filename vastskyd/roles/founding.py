@@ -5,6 +5,7 @@ not overwrite.
 """
 
 import logging
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +39,17 @@ def tls_directory(config: Config) -> Path:
 
 def tls_in_use(config: Config, credentials: Credentials) -> Path:
     """Where the certificates and the key are that this host works with: the state directory, or
-    one in memory if the key is given as a credential, and so lies on no disk in the clear."""
+    one in memory if the key is given as a credential, and so lies on no disk in the clear.
+
+    /run/vastsky/tls is the one or the other: units take their credentials from there."""
     kept = tls_directory(config)
+    made = config.runtime_path / "tls"
     key_pem = credentials.node_key()
     if not key_pem:
+        _link(made, kept)
         return kept
-    made = config.runtime_path / "tls"
+    if made.is_symlink():
+        made.unlink()
     try:
         issued_pem, ca_pem = ((kept / name).read_text("ascii") for name in (NODE_CERT, CA_CERT))
     except OSError as error:
@@ -53,6 +59,14 @@ def tls_in_use(config: Config, credentials: Credentials) -> Path:
         ) from error
     NodeKey.parse(key_pem).save(made, issued_pem, ca_pem)
     return made
+
+
+def _link(path: Path, target: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)  # of a key that is no credential any more
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
 def _new_key(credentials: Credentials) -> NodeKey:
