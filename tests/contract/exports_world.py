@@ -29,7 +29,6 @@ from vastskyd.kernel.process import run
 from vastskyd.ports import Exports, ExportServer
 
 DEVICE_BYTES = 8 << 20
-_PACKAGING = Path(__file__).parents[2] / "packaging"
 
 
 class Connection(Protocol):
@@ -143,9 +142,7 @@ class SystemdWorld(QemuWorld):
 
 @asynccontextmanager
 async def systemd_world() -> AsyncIterator[SystemdWorld]:
-    """Needs a guest with a spare NVMe disk; installs the unit for this boot, and its user."""
-    await run(("systemd-sysusers", str(_PACKAGING / "sysusers.d/vastskyd.conf")), 10)
-    await run(("systemd-tmpfiles", "--create", str(_PACKAGING / "tmpfiles.d/vastskyd.conf")), 10)
+    """Needs a guest with a spare NVMe disk; installs the unit for this boot."""
     await run(("cp", str(UNIT), "/run/systemd/system/"), 10)
     await run(("systemctl", "daemon-reload"), 30)
     disk = sorted(glob.glob("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_*-d?"))[0]

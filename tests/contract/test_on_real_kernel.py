@@ -77,6 +77,9 @@ def run_suites(guest: Guest, content: bytes, suites: tuple[str, ...]) -> Result:
     guest.put("/root/contract.tar", content)
     guest.run(
         "mkdir /root/contract && cd /root/contract && tar xf ../contract.tar"
+        # As postinst does it: rules that name a user are read when there is one.
+        " && systemd-sysusers packaging/sysusers.d/vastskyd.conf"
+        " && systemd-tmpfiles --create packaging/tmpfiles.d/vastskyd.conf"
         " && cp rules.d/*.rules /etc/udev/rules.d/ && udevadm control --reload",
         timeout_s=60,
     )
