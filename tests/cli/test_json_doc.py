@@ -27,6 +27,8 @@ def type_word(kind: inspect.Type) -> str:
             return "integer"
         case inspect.FloatType():
             return "number"
+        case inspect.Metadata(type=inner):
+            return type_word(inner)
         case inspect.StrType():
             return "string"
         case inspect.NoneType():

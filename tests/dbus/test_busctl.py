@@ -4,9 +4,10 @@ import asyncio
 import os
 import shutil
 
+import msgspec
 import pytest
 
-from tests.dbus.fake_cluster import STATUS, VOLUMES, FakeCluster
+from tests.dbus.fake_cluster import EVENTS, STATUS, VOLUMES, FakeCluster
 from tests.demo.hosts import busctl_answer, busctl_call
 from vastskyd.core import answers, api
 from vastskyd.dbus.paths import BUS_NAME, ROOT
@@ -34,6 +35,15 @@ async def test_what_the_demo_asks_by_it(environment: dict[str, str]) -> None:
     assert busctl_answer("Status", said) == STATUS
     said = await shell(busctl_call("ListVolumes", {"volume": "data"}), environment)
     assert busctl_answer("ListVolumes", said) == answers.VolumeList(volumes=VOLUMES[:1])
+
+
+async def test_a_time_is_shown_to_the_microsecond(
+    environment: dict[str, str], cluster: FakeCluster
+) -> None:
+    (event,) = cluster.events = (msgspec.structs.replace(EVENTS[0], time_s=1764485601.123457),)
+    said = await shell(busctl_call("ListEvents", {}), environment)
+    assert '"time":{"type":"t","data":1764485601123457}' in said
+    assert busctl_answer("ListEvents", said) == answers.EventList(events=(event,))
 
 
 async def test_the_tree_shows_the_hosts_own(environment: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from vastskyd.dbus.manual_words import EXAMPLES, PLACES, WORDS
 from vastskyd.dbus.paths import Kind
 from vastskyd.dbus.record_words import RECORDS
 from vastskyd.dbus.records import all_records
+from vastskyd.dbus.variants import members
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "man/org.vastsky.Vastsky1.5.md"
@@ -87,7 +88,8 @@ def test_each_record_is_described_as_in_json() -> None:
         _, there, described = section("RECORDS").partition(f"\n## {record.__name__}\n")
         assert there, record
         names = terms(described.partition("\n## ")[0])
-        assert [name.replace("\\", "") for name in names] == list(words.members)
+        assert [name.replace("\\", "") for name in names] == list(members(record))
+        assert [member.name for member in members(record).values()] == list(words.members)
 
 
 def plain(markdown: str) -> str:

@@ -100,9 +100,10 @@ async def test_disks_and_attachments_read_as_words(call: Call) -> None:
         "Id": "d1", "Node": "m1", "Path": "/dev/sdb", "Serial": "S\N{REPLACEMENT CHARACTER}X",
         "Size": 100 * GIB, "Free": 50 * GIB, "State": "online", "Message": "",
         "Volumes": ["data"], "Smart": {
-            "health": "passed", "reason": "", "model": "WDC WD30EFRX", "read_s": 1.7e9,
-            "reallocated": 12, "media_errors": 0, "wear_percent": 93, "temperature_c": 35,
-            "power_on_h": 48000, "warnings": ["its reallocated sectors grew from 4 to 12"],
+            "health": "passed", "reason": "", "model": "WDC WD30EFRX",
+            "read": 1_700_000_000_000_000, "reallocated": 12, "media_errors": 0,
+            "wear_percent": 93, "temperature_c": 35, "power_on_h": 48000,
+            "warnings": ["its reallocated sectors grew from 4 to 12"],
         },
     }  # fmt: skip
     assert there[ATTACHMENT][OF_KIND[Kind.ATTACHMENT].name] == {

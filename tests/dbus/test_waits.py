@@ -9,10 +9,11 @@ import pytest
 from tests.dbus.fake_cluster import FakeCluster, job
 from vastskyd.core import answers, api
 from vastskyd.core.ids import JobId
-from vastskyd.core.model import JobState, Record
+from vastskyd.core.model import Job, JobState, Record
 from vastskyd.dbus import jobs
 from vastskyd.dbus.jobs import JobWatch
 from vastskyd.dbus.own import OwnObjects
+from vastskyd.dbus.variants import record_in, record_out
 
 RUNNING, DONE = job(), job(state=JobState.DONE)
 FASTER = msgspec.structs.replace(RUNNING, rate_bytes=7)
@@ -91,4 +92,25 @@ async def test_the_hosts_own_jobs_wait_there_too(manager: Patient, watch: JobWat
         watch.track(job(name=f"j{number}"))
     await asyncio.sleep(0.1)
     assert manager.most == 3
+    await watch.close()
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_what_was_seen_by_the_bus_is_the_job_as_it_is(
+    manager: Patient, watch: JobWatch, own: bool
+) -> None:
+    """D-Bus has whole microseconds: less than one is no news, else a wait would be none."""
+    manager.now = begun = job(started_s=1764485601.1234567)
+    seen = record_in(Job, record_out(begun))
+    assert seen != begun
+    if own:
+        watch.track(begun)
+    waiting = [asyncio.create_task(watch.show(api.ShowJob(job=begun.id, wait_s=20.0, seen=seen)))]
+    for _ in range(3):  # the last one looks by itself
+        waiting += [asyncio.create_task(watch.show(msgspec.structs.replace(WAIT, seen=seen)))]
+    await asyncio.sleep(0.1)
+    assert not any(task.done() for task in waiting)
+    manager.now = DONE
+    manager.news.set()
+    assert {each.jobs for each in await asyncio.gather(*waiting)} == {(DONE,)}
     await watch.close()

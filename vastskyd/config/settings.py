@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from vastskyd.core.model import Encryption, Record, Role
+from vastskyd.core.model import Duration, Encryption, Record, Role
 from vastskyd.core.reaching import PORT_MAX, own_address
 from vastskyd.core.units import GIB, TIB, parse_size
 
@@ -116,11 +116,11 @@ def _between(value: float, least: float, most: float) -> None:
 class Timeouts(Record):
     """How long to wait before believing something."""
 
-    leg_timeout_s: float = 5.0
-    heartbeat_s: float = 2.0
-    dead_after_s: float = 6.0
-    rebuild_delay_s: float = 600.0
-    failover_delay_s: float = 5.0
+    leg_timeout_s: Duration = 5.0
+    heartbeat_s: Duration = 2.0
+    dead_after_s: Duration = 6.0
+    rebuild_delay_s: Duration = 600.0
+    failover_delay_s: Duration = 5.0
 
 
 class Rebuild(Record):
@@ -143,7 +143,7 @@ class Smart(Record):
     manager warns. Of errors those count that came since the disk was enrolled, or since they last
     stopped growing for `forget_d` days; 0: it does not warn of them."""
 
-    interval_s: float = 1800.0
+    interval_s: Duration = 1800.0
     reallocated: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
     pending: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
     media_errors: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1

@@ -4,11 +4,13 @@ from vastskyd.core.ids import ClusterId, DiskId, NodeId, VolumeId
 from vastskyd.core.model import (
     Apart,
     AttachmentState,
+    Duration,
     Encryption,
     Event,
     Job,
     Layout,
     LegState,
+    PointInTime,
     Record,
     Role,
     ScrubResult,
@@ -46,7 +48,7 @@ class NodeView(Record):
     addresses: tuple[str, ...]
     rack: str
     state: str
-    unreachable_s: float = 0.0
+    unreachable_s: Duration = 0.0
 
 
 class SmartView(Record):
@@ -57,7 +59,7 @@ class SmartView(Record):
     health: SmartHealth
     reason: str
     model: str
-    read_s: float
+    read_s: PointInTime
     reallocated: int | None
     pending: int | None
     media_errors: int | None

@@ -23,6 +23,7 @@ from vastskyd.core.documents import Document, Report
 from vastskyd.core.ids import ClusterId, DiskId, JobId, NodeId
 from vastskyd.core.model import (
     Apart,
+    Duration,
     Encryption,
     Job,
     Layout,
@@ -172,7 +173,7 @@ class ShowJob(Record):
     from `seen`, at the latest after that time (at most 30 s)."""
 
     job: JobId
-    wait_s: float = 0.0
+    wait_s: Duration = 0.0
     seen: Job | None = None
 
 
@@ -188,7 +189,7 @@ class CreateToken(Act):
     secret is not kept."""
 
     roles: tuple[Role, ...]
-    valid_s: float = 3600.0
+    valid_s: Duration = 3600.0
 
 
 class Token(Record):

@@ -8,7 +8,15 @@ one whole. A report is the node's whole view of its kernel and disks; the manage
 from enum import StrEnum
 
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
-from vastskyd.core.model import DiskState, Encryption, Layout, LegState, Record, SmartReading
+from vastskyd.core.model import (
+    DiskState,
+    Encryption,
+    Layout,
+    LegState,
+    PointInTime,
+    Record,
+    SmartReading,
+)
 
 # --- documents: what should be -----------------------------------------------------------
 
@@ -85,7 +93,7 @@ class DiskWords(Record):
     state: DiskState = DiskState.ONLINE
     reason: str = ""
     volumes: tuple[str, ...] = ()
-    smart_read_s: float = 0.0
+    smart_read_s: PointInTime = 0.0
     warnings: tuple[str, ...] = ()
 
 

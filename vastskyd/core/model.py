@@ -1,15 +1,19 @@
 """The cluster as the manager keeps it: values only, changed by being replaced.
 
-Sizes and offsets are bytes. `epoch` counts a volume's attachments. Times are seconds of the
-manager's wall clock since 1970, for people to read; no decision compares them across hosts.
+Sizes and offsets are bytes. `epoch` counts a volume's attachments. Times are of the manager's wall
+clock, for people to read; no decision compares them across hosts.
 """
 
 from enum import StrEnum
-from typing import dataclass_transform
+from typing import Annotated, dataclass_transform
 
 import msgspec
 
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, JobId, NodeId, VolumeId
+
+# Seconds of a record are of one of these two, which D-Bus has as different types.
+PointInTime = Annotated[float, msgspec.Meta(description="seconds since 1970")]
+Duration = Annotated[float, msgspec.Meta(description="seconds")]
 
 
 @dataclass_transform(
@@ -50,7 +54,7 @@ class Cluster(Record):
     id: ClusterId
     name: str
     manager: NodeId
-    created_s: float
+    created_s: PointInTime
     encryption: Encryption = Encryption.TLS
     copies_apart: Apart = Apart.HOST
 
@@ -69,7 +73,7 @@ class Node(Record):
     port: int
     export_port: int
     rack: str = ""
-    joined_s: float = 0.0
+    joined_s: PointInTime = 0.0
     unseen: bool = False
 
 
@@ -145,9 +149,9 @@ class SmartHistory(Record):
     compared with, and when they last grew (0: never)."""
 
     last: SmartReading
-    read_s: float
+    read_s: PointInTime
     base: SmartErrors
-    grown_s: float = 0.0
+    grown_s: PointInTime = 0.0
 
 
 class Disk(Record):
@@ -183,7 +187,7 @@ class Retired(Record):
     node: NodeId
     path: str
     serial: str
-    at_s: float
+    at_s: PointInTime
 
 
 class Candidate(Record):
@@ -195,7 +199,7 @@ class Candidate(Record):
     node: NodeId
     claimed: DiskId = DiskId("")
     tries: int = 0
-    tried_s: float = 0.0
+    tried_s: PointInTime = 0.0
     reason: str = ""
 
 
@@ -231,7 +235,7 @@ class LegState(StrEnum):
 class Leg(Record):
     extent: ExtentId
     state: LegState
-    since_s: float = 0.0
+    since_s: PointInTime = 0.0
 
 
 class Segment(Record):
@@ -291,7 +295,7 @@ class Attachment(Record):
     epoch: int
     state: AttachmentState
     export_key: str
-    since_s: float = 0.0
+    since_s: PointInTime = 0.0
     forced: bool = False
     mending: bool = False
     then: NodeId | None = None
@@ -310,7 +314,7 @@ class Scrub(Record):
     epoch: int
     segment: int = 0
     tries: int = 0
-    waits_since_s: float = 0.0
+    waits_since_s: PointInTime = 0.0
     checked_bytes: int = 0
     repaired_bytes: int = 0
     undecided_bytes: int = 0
@@ -321,7 +325,7 @@ class Scrub(Record):
 class ScrubResult(Record):
     """What a scrub that came to its end found; `skipped` are the segments it left out."""
 
-    ended_s: float
+    ended_s: PointInTime
     checked_bytes: int
     repaired_bytes: int
     undecided_bytes: int
@@ -346,11 +350,11 @@ class Volume(Record):
     epoch: int = 0
     attachment: Attachment | None = None
     standby: tuple[NodeId, ...] = ()
-    created_s: float = 0.0
+    created_s: PointInTime = 0.0
     scrub: Scrub | None = None
     scrubbed: ScrubResult | None = None
     scrub_order: int = 0
-    scrub_failed_s: float = 0.0
+    scrub_failed_s: PointInTime = 0.0
     unclean: bool = False
 
     def given(self) -> Attachment | None:
@@ -395,8 +399,8 @@ class Job(Record):
     subject: str
     about: str
     state: JobState
-    started_s: float
-    ended_s: float = 0.0
+    started_s: PointInTime
+    ended_s: PointInTime = 0.0
     done_bytes: int = 0
     total_bytes: int = 0
     message: str = ""
@@ -405,14 +409,18 @@ class Job(Record):
     extent: ExtentId = ExtentId("")
     started_by: str = ""
     rate_bytes: int = 0
-    expected_end_s: float = 0.0
+    expected_end_s: PointInTime = 0.0
 
     def goes_on_as(self, seen: "Job | None") -> bool:
-        """It runs, and is as it was seen, if it was: of its pace nobody is told each second."""
+        """It runs, and is as it was seen, if it was: of its pace nobody is told each second, and
+        when it began does not change, though D-Bus rounds it."""
         if self.state is not JobState.RUNNING:
             return False
         return seen is None or seen == msgspec.structs.replace(
-            self, rate_bytes=seen.rate_bytes, expected_end_s=seen.expected_end_s
+            self,
+            started_s=seen.started_s,
+            rate_bytes=seen.rate_bytes,
+            expected_end_s=seen.expected_end_s,
         )
 
 
@@ -426,7 +434,7 @@ class Event(Record):
     """One line of the cluster's history. `number` rises by one."""
 
     number: int
-    time_s: float
+    time_s: PointInTime
     severity: Severity
     kind: str
     subject: str
@@ -438,7 +446,7 @@ class JoinSecret(Record):
 
     digest: str
     roles: tuple[Role, ...]
-    expires_s: float
+    expires_s: PointInTime
 
 
 class Remembered(Record):
@@ -448,7 +456,7 @@ class Remembered(Record):
     key: str
     digest: str
     job: JobId
-    at_s: float
+    at_s: PointInTime
 
 
 class Generation(Record):

@@ -1,7 +1,5 @@
 """The interfaces: the one table that dispatch, introspection, signals and vastskyctl go by."""
 
-from collections.abc import Callable
-
 from vastskyd.core import answers, api
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job, JobKind, JobState, Record
@@ -16,11 +14,6 @@ def _progress(job: Job) -> float:
     if job.total_bytes:
         return job.done_bytes / job.total_bytes
     return 1.0 if job.state is JobState.DONE else 0.0
-
-
-def _time_us(member: str) -> Callable[[Job], int]:
-    """As all of systemd's: busctl prints a double with six digits."""
-    return lambda job: round(getattr(job, member) * 1_000_000)
 
 
 def _objects(job: Job) -> list[str]:
@@ -260,12 +253,9 @@ JOB = Interface(
         Property("DoneBytes", "done_bytes", "Of TotalBytes."),
         Property("TotalBytes", "total_bytes", "0: it does not count in bytes."),
         Property("Rate", "rate_bytes", "Bytes a second, on average; 0: not known."),
-        Property("Started", "started_s", "Microseconds since 1970.", changes=False, kind="t",
-                 read=_time_us("started_s")),
-        Property("Ended", "ended_s", "Microseconds since 1970; 0: it runs.", kind="t",
-                 read=_time_us("ended_s")),
-        Property("ExpectedEnd", "expected_end_s", "Microseconds since 1970; 0: not known.",
-                 kind="t", read=_time_us("expected_end_s")),
+        Property("Started", "started", "Microseconds since 1970.", changes=False),
+        Property("Ended", "ended", "Microseconds since 1970; 0: it runs."),
+        Property("ExpectedEnd", "expected_end", "Microseconds since 1970; 0: not known."),
         Property("Message", "message", "What it waits for; how it ended."),
         Property("Error", "error_code", "The name of the error it failed with, without prefix."),
     ),

@@ -82,7 +82,7 @@ class JobWatch:
                 0.0, min(request.wait_s, WAIT_MOST_S)
             )  # in this order: it may be no number
             async with asyncio.timeout(limit_s), self._changed:
-                while job.state is JobState.RUNNING and request.seen in (None, job):
+                while job.goes_on_as(request.seen):
                     await self._changed.wait()
                     job = self._job(request.job) or job
         except TimeoutError:

@@ -98,12 +98,13 @@ def unmarked(text: str) -> str:
 
 
 VALUES = """\
-A record is *a{sv}* under its members' names, which are those of **vastskyctl \\-\\-json**; they are
-described below. One that describes an object has its path as *object*. Sizes (*\\_bytes*) are *t*,
-other integers *x*, times and durations *d* (seconds; times since 1970), words *s*; the times that
-are properties are *t* (microseconds since 1970). What is not known or not there is left out of a
-record, and is empty or 0 in a property. New members may appear: ignore those you do not know.
-Options take any integer type for an integer.
+A record is *a{sv}* under its members' names, which are described below. They are those of
+**vastskyctl \\-\\-json**, but that of a point in time lacks the *\\_s* that it has there. One that
+describes an object has its path as *object*. Points in time are *t*, in microseconds since 1970,
+and 0 if there is none; durations (*\\_s*) are *d*, in seconds; sizes (*\\_bytes*) *t*, other
+integers *x*, words *s*. What else is not known or not there is left out of a record, and is empty
+or 0 in a property. New members may appear: ignore those you do not know. Options take any integer
+type for an integer.
 
 A list gives a page of records, and the token of the next page, which is empty after the last one;
 it goes into the option *after*. What comes or goes meanwhile is seen or not; the others are seen

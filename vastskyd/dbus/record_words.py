@@ -1,6 +1,7 @@
 """What the members of records mean, for the XML and the manual page.
 
-docs/json.md says the same, and a test holds the two together.
+docs/json.md says the same, and a test holds the two together; the names are those that members have
+there.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from vastskyd.core.model import Record
 from vastskyd.dbus.interfaces import INTERFACES
 from vastskyd.dbus.record_words import RECORDS
 from vastskyd.dbus.table import Interface, Method, Property
-from vastskyd.dbus.variants import members, signature
+from vastskyd.dbus.variants import is_point_in_time, members, signature
 
 Described = tuple[str, str, str]  # a member's name, its signature, what it means
 
@@ -48,9 +48,10 @@ def purpose(record: type[Record]) -> str:
 def described(record: type[Record]) -> Iterator[Described]:
     words = RECORDS[record.__name__].members
     for name, field in members(record).items():
-        inner = [each.__name__ for each in _records(field.type)]
+        inner = ["microseconds since 1970"] if is_point_in_time(field.type) else []
+        inner += [each.__name__ for each in _records(field.type)]
         inner += [f"one of {', '.join(each)}" for each in _choices(field.type)]
-        yield name, ", ".join((signature(field.type, name), *inner)), _as_here(words[name])
+        yield name, ", ".join((signature(field.type, name), *inner)), _as_here(words[field.name])
 
 
 def said_of(record: type[Record]) -> str:

@@ -18,6 +18,7 @@ from vastskyd.dbus.actions import Action
 from vastskyd.dbus.messages import Variant
 from vastskyd.dbus.paths import BUS_NAME, NO_OBJECT, place_of
 from vastskyd.dbus.variants import (
+    member_out,
     members,
     nothing,
     plain,
@@ -246,8 +247,8 @@ def _listed(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Property:
-    """Shows `member` of the record, or what `read` makes of the record, which then is of type
-    `kind`. `changes`: it can, while the object is there."""
+    """Shows `member` of the record, by its name on D-Bus, or what `read` makes of the record, which
+    then is of type `kind`. `changes`: it can, while the object is there."""
 
     name: str
     member: str
@@ -290,6 +291,8 @@ class Interface:
         answer = {}
         for shown in self.properties:
             kind = self.kind(shown)
-            value = shown.read(record) if shown.read else getattr(record, shown.member)
-            answer[shown.name] = Variant(kind, nothing(kind) if value is None else value_out(value))
+            value = (
+                value_out(shown.read(record)) if shown.read else member_out(record, shown.member)
+            )
+            answer[shown.name] = Variant(kind, nothing(kind) if value is None else value)
         return answer

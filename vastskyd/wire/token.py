@@ -16,7 +16,7 @@ import msgspec
 from vastskyd.core.decoding import DECODE_ERRORS
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.ids import ClusterId, NodeId
-from vastskyd.core.model import Record, Role
+from vastskyd.core.model import PointInTime, Record, Role
 
 _PREFIX: Final = "vsky1-"
 _ANY_VERSION: Final = re.compile(r"vsky\d+-")
@@ -38,7 +38,7 @@ class JoinToken(Record, array_like=True):
     addresses: Annotated[tuple[str, ...], _Some]
     port: _Port
     secret: Annotated[str, _Some]
-    expires_s: float
+    expires_s: PointInTime
     roles: Annotated[tuple[Role, ...], _Some]
 
     def __repr__(self) -> str:
