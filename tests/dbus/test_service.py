@@ -153,6 +153,19 @@ async def test_waiting_carries_what_was_seen(call: Call, cluster: FakeCluster) -
     assert cluster.asked[-1] == api.ShowJob(job=JobId("j1"), wait_s=2.5, seen=job())
 
 
+async def test_an_answer_can_be_given_back_as_what_was_seen(
+    call: Call, cluster: FakeCluster
+) -> None:
+    """As it is, with the path that stands beside the record's members."""
+    cluster.steps = [job()]
+    shown = value(await call("Wait", "da{sv}", [0.0, {}], OF_KIND[Kind.JOB].name, JOB))
+    assert shown["object"] == Variant("o", JOB)
+    seen = {"seen": Variant("a{sv}", shown)}
+    again = await call("Wait", "da{sv}", [0.0, seen], OF_KIND[Kind.JOB].name, JOB)
+    assert record_in(Job, value(again)) == job()
+    assert cluster.asked[-1] == api.ShowJob(job=JobId("j1"), seen=job())
+
+
 async def test_others(call: Call, cluster: FakeCluster) -> None:
     valid = {"valid_s": Variant("x", 60)}
     assert value(await call("CreateToken", "asa{sv}", [["head"], valid])) == "vsky1-secret"

@@ -18,6 +18,7 @@ from vastskyd.dbus.actions import Action
 from vastskyd.dbus.messages import Variant
 from vastskyd.dbus.paths import BUS_NAME, NO_OBJECT, place_of
 from vastskyd.dbus.variants import (
+    OBJECT,
     member_out,
     members,
     nothing,
@@ -241,7 +242,7 @@ def _listed(value: Any) -> Any:
     if not isinstance(value, Record):
         return value_out(value)
     place = place_of(value)
-    named = {} if place is None else {"object": Variant("o", place.path)}
+    named = {} if place is None else {OBJECT: Variant("o", place.path)}
     return record_out(value) | named
 
 

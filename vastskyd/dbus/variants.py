@@ -26,6 +26,7 @@ R = TypeVar("R", bound=Record)
 _POINT_IN_TIME: Final = inspect.type_info(PointInTime)
 _DURATION: Final = inspect.type_info(Duration)
 _SECOND_US: Final = 1_000_000
+OBJECT: Final = "object"  # beside the members of a record that describes one: its path
 
 
 @lru_cache(maxsize=256)
@@ -151,7 +152,7 @@ def _members_in(record: type[Record], values: dict[str, Any], strict: bool) -> d
     """`values` under core's names. Unless `strict`, without those that `record` does not know, and
     with None for those it lacks."""
     known = members(record)
-    if strict and (unknown := values.keys() - known.keys()):
+    if strict and (unknown := values.keys() - known.keys() - {OBJECT}):
         raise InvalidError(f"{record.__name__} has no member {', '.join(sorted(unknown))}")
     answer = {}
     for name, member in known.items():
