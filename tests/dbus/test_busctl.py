@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import shutil
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,8 +12,23 @@ import pytest
 from tests.dbus.fake_cluster import EVENTS, STATUS, VOLUMES, FakeCluster
 from tests.demo.hosts import busctl_answer, busctl_call
 from vastskyd.core import answers, api
+from vastskyd.dbus.manual_words import EXAMPLES
 from vastskyd.dbus.paths import BUS_NAME, ROOT
 from vastskyd.dbus.server import DbusServer
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+# What stands in the examples for what a reader has found out by then.
+FILLED_IN = {"0123456789abcdef": "j1", "attachments/ID": "attachments/v1", "TOKEN": '""'}
+
+
+def examples() -> list[str]:
+    """Each as it would be typed."""
+    (block,) = re.findall(r"^```\n(busctl.*?)```", (DOCS / "dbus.md").read_text(), re.M | re.S)
+    text = re.sub(r"\s*\\\n\s*", " ", f"{EXAMPLES}\n{block}")
+    found = re.findall(r"^(?: +[$#] )?((?:busctl|gdbus) .*)$", text, re.M)
+    for name, there in FILLED_IN.items():
+        found = [line.replace(name, there) for line in found]
+    return found
 
 
 @pytest.fixture
@@ -69,3 +86,13 @@ async def test_a_volume_is_deleted_in_one_line(
     said = await shell(f"busctl call {where} Delete 'a{{sv}}' 0", environment)
     assert said == f'o "{ROOT}/jobs/j1"\n'
     assert api.DeleteVolume(volume="data") in cluster.wanted
+
+
+@pytest.mark.parametrize("command", examples())
+async def test_the_examples_can_be_typed(command: str, environment: dict[str, str]) -> None:
+    if "/jobs/" in command:  # as the example before it has begun one
+        await shell(examples()[2], environment)
+    if " monitor " in command:
+        await shell(f"timeout 0.3 {command}; test $? = 124", environment)
+    else:
+        await shell(command, environment)

@@ -1,5 +1,6 @@
 """What an object says of itself is what is shipped, and what is so."""
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vastskyd.dbus.paths import ROOT, Kind, Place
 
 SHIPPED = Path(__file__).resolve().parents[2] / "packaging/org.vastsky.Vastsky1.xml"
 STANDARD = "org.freedesktop.DBus."
+EVERY = "auth.no_user_interaction (b): Of every method: never ask"
 EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 OWN = {Kind.DISK: "d1", Kind.ATTACHMENT: "v1", Kind.JOB: "j1"}
 FOREIGN = {Kind.NODE: "store2", Kind.VOLUME: "data", Kind.DISK: "store2:/dev/sdc"}
@@ -46,10 +48,31 @@ def test_all_is_documented() -> None:
         if member.tag in ("interface", "method", "signal", "property"):
             (said,) = member.findall("annotation[@name='org.gtk.GDBus.DocString']")
             assert said.get("value", "").endswith("."), member.attrib
+            for argument in member.findall("arg"):
+                (said,) = argument.findall("annotation[@name='org.gtk.GDBus.DocString']")
+                assert said.get("value"), (member.attrib, argument.attrib)
+
+
+def test_a_word_of_several_methods_is_told_as_each_means_it() -> None:
+    """Not `of lists this, of clusters that`: whoever reads the XML reads of one method."""
     for method in ET.parse(SHIPPED).getroot().iter("method"):
-        for argument in method.findall("arg"):
-            (said,) = argument.findall("annotation[@name='org.gtk.GDBus.DocString']")
-            assert said.get("value"), (method.attrib, argument.attrib)
+        for said in method.iter("annotation"):
+            assert not re.search(r": Of |^Of ", said.get("value", "").replace(EVERY, "")), (
+                method.attrib
+            )
+
+
+def test_each_method_says_who_may_call_it_and_how_it_fails() -> None:
+    for interface in INTERFACES:
+        for method in interface.methods:
+            (said,) = (
+                each.findall("annotation[@name='org.gtk.GDBus.DocString']")[0].get("value", "")
+                for each in shipped(interface.name).findall(f"method[@name='{method.name}']")
+            )
+            assert all(kind.code in said.partition("Errors: ")[2] for kind in method.raises)
+            assert (method.action is None) == ("polkit: " not in said)
+            if method.target:
+                assert "NotFound" in said, "its object may be gone"
 
 
 def test_records_are_described_down_to_their_parts() -> None:

@@ -20,6 +20,7 @@ from tests.sim.fake_dm import DmBlock
 from tests.sim.fake_nbd import NbdBlock
 from tests.sim.faults import FaultPlan
 from tests.sim.loop import EPOCH_S
+from tests.sim.refusals import is_documented
 from tests.sim.world import DaemonPorts, World
 from vastskyd.core import answers, api
 from vastskyd.core.errors import ExistsError, NotFoundError, UnreachableError, VastskyError
@@ -270,6 +271,8 @@ class SimCluster:
             return None
         if error is not None and not isinstance(error, VastskyError):
             return None
+        if error is not None:
+            assert is_documented(request, error), f"{type(request)}: {error!r}"
         answer: Record = task.result()
         return answer
 

@@ -37,20 +37,22 @@ class ExistsError(VastskyError):
 
 
 class BusyError(VastskyError):
-    """The object is in use; the message names by whom."""
+    """The object is in use, and the message names by whom; or whoever is asked has too much to
+    do."""
 
     code = "Busy"
 
 
 class NoSpaceError(VastskyError):
-    """No placement satisfies the request, or no file takes more; the message says what is
-    missing."""
+    """No placement satisfies the request, or no room is left for the manager's records; the message
+    says what is missing."""
 
     code = "NoSpace"
 
 
 class UnreachableError(VastskyError):
-    """The other side did not answer in time: whether it acted is not known."""
+    """The other side cannot be reached; or it did not answer in time, and whether it acted is not
+    known."""
 
     code = "Unreachable"
 
@@ -62,7 +64,7 @@ class ConflictError(VastskyError):
 
 
 class DeniedError(VastskyError):
-    """The caller may not do this."""
+    """The caller may not do this; or whoever was asked gave a wrong password."""
 
     code = "Denied"
 
@@ -104,7 +106,7 @@ class DamagedError(VastskyError):
 
 
 class FailedError(VastskyError):
-    """An error of the program itself, reported without its insides."""
+    """A fault of the program itself; the journal of vastskyd says more."""
 
     code = "Failed"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from vastskyd.dbus.interfaces import INTERFACES, MANAGER, OF_KIND
-from vastskyd.dbus.manual_words import GIVEN, WORDS, unmarked
+from vastskyd.dbus.manual_words import GIVEN, said, unmarked
 from vastskyd.dbus.paths import ROOT, Kind, Place
 from vastskyd.dbus.records import answered, said_of
 from vastskyd.dbus.records import shown as shown_records
@@ -80,7 +80,7 @@ def _annotation(name: str, value: str, indent: str) -> str:
 
 
 def _method(method: Method) -> str:
-    doc = f"{method.purpose}{method.action_said}"
+    doc = f"{method.purpose}{method.errors_said}{method.action_said}"
     lines = f"    <method name={_quoted(method.name)}>\n" + _annotation(_DOC, doc, "      ")
     for name, kind in method.takes:
         lines += _argument(name, kind, "in", _taken(method, name))
@@ -90,8 +90,10 @@ def _method(method: Method) -> str:
 
 
 def _argument(name: str, kind: str, direction: str, doc: str) -> str:
+    """A signal's has no direction."""
+    way = f' direction="{direction}"' if direction else ""
     return (
-        f'      <arg name="{name}" type="{kind}" direction="{direction}">\n'
+        f'      <arg name="{name}" type="{kind}"{way}>\n'
         + _annotation(_DOC, doc, "        ")
         + "      </arg>\n"
     )
@@ -99,9 +101,10 @@ def _argument(name: str, kind: str, direction: str, doc: str) -> str:
 
 def _taken(method: Method, name: str) -> str:
     if name != "options":
-        return unmarked(WORDS[name])
+        return unmarked(said(method.name, name))
     known = (
-        f"{option} ({kind}): {unmarked(WORDS[option])}" for option, kind in method.known_options
+        f"{option} ({kind}): {unmarked(said(method.name, option))}"
+        for option, kind in method.known_options
     )
     return "\n".join(known)
 
@@ -117,7 +120,7 @@ def _signal(signal: Signal) -> str:
     lines = f"    <signal name={_quoted(signal.name)}>\n"
     lines += _annotation(_DOC, signal.purpose, "      ")
     for name, kind in signal.gives:
-        lines += f'      <arg name="{name}" type="{kind}"/>\n'
+        lines += _argument(name, kind, "", GIVEN[name])
     return lines + "    </signal>\n"
 
 

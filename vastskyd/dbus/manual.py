@@ -14,13 +14,17 @@ from vastskyd.dbus.interfaces import INTERFACES, OF_KIND
 from vastskyd.dbus.manual_words import (
     ACTIONS,
     DESCRIPTION,
+    ERRORS_OF_ANY,
     EXAMPLES,
+    FILES,
+    GIVEN,
     JOBS,
     OBJECTS,
     PLACES,
     SEE_ALSO,
     TITLE,
     VALUES,
+    VERSIONING,
     WORDS,
 )
 from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind
@@ -50,7 +54,8 @@ def manual() -> str:
     parts += ["# ARGUMENTS AND OPTIONS\n", *_words(), "# VALUES\n", VALUES, "# JOBS\n", JOBS]
     parts += ["# RECORDS\n", *_records()]
     parts += ["# ERRORS\n", *_errors(), "# WHO MAY CALL\n", *_actions()]
-    parts += ["# EXAMPLES\n", EXAMPLES, "# SEE ALSO\n", SEE_ALSO]
+    parts += ["# FILES\n", FILES, "# EXAMPLES\n", EXAMPLES, "# VERSIONING\n", VERSIONING]
+    parts += ["# SEE ALSO\n", SEE_ALSO]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 
 
@@ -96,7 +101,8 @@ def _interface(interface: Interface) -> Iterator[str]:
     if interface.signals:
         yield "## Signals\n"
         for signal in interface.signals:
-            yield _item(f"**{signal.name}**", _plain(signal.purpose))
+            told = (f"*{name}*: {GIVEN[name]}" for name, _ in signal.gives)
+            yield _item(f"**{signal.name}**", " ".join((_plain(signal.purpose), *told)))
     yield "## Properties\n"
     for shown in interface.properties:
         said = [
@@ -141,6 +147,8 @@ def _said_of(method: Method) -> str:
         said.append(f"Options: {', '.join(_option(method, typed) for typed in own)}.")
     if records := answered(method):
         said.append(f"Answer: *{records[0].__name__}*.")
+    if method.raises:
+        said.append(method.errors_said.strip())
     if method.action is not None:
         said.append(_plain(method.action_said.strip()))
     return " ".join(said)
@@ -198,11 +206,15 @@ def _records() -> Iterator[str]:
 def _errors() -> Iterator[str]:
     yield _paragraph(
         "An error has one string: its first line is the message; what follows the first newline,"
-        " if anything, is a hint at the next step. A wrong member, interface, path or signature"
-        " gets the bus's own errors, and so does whoever has too many calls in flight, with a word"
-        " on what to do (*org.freedesktop.DBus.Error.LimitsExceeded*):"
-        f" {MAX_CALLS_EACH} of one connection, {MAX_CALLS_USER} of a user other than root, and"
-        f" {MAX_CALLS_USERS} of all of these; root has room besides."
+        " if anything, is a hint at the next step."
+    )
+    yield ERRORS_OF_ANY
+    yield _paragraph(
+        "A wrong call gets the bus's own errors, *org.freedesktop.DBus.Error.*: *UnknownObject*,"
+        " *UnknownInterface*, *UnknownMethod*, *UnknownProperty*, *PropertyReadOnly* (all are) and"
+        " *InvalidArgs* (the signature). So does whoever has too many calls in flight, with a word"
+        f" on what to do (*LimitsExceeded*): {MAX_CALLS_EACH} of one connection, {MAX_CALLS_USER}"
+        f" of a user other than root, and {MAX_CALLS_USERS} of all of these; root has room besides."
     )
     for code, kind in BY_CODE.items():
         text = " ".join((kind.__doc__ or "").split())

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from vastskyd.core import api
-from vastskyd.core.errors import FailedError, InvalidError, NotFoundError
+from vastskyd.core.errors import FailedError, InvalidError, NotFoundError, VastskyError
 from vastskyd.core.model import Record
 from vastskyd.dbus.actions import Action
 from vastskyd.dbus.messages import Variant
@@ -50,7 +50,7 @@ class Method:
     `destroys` it is about destroying data. `target`: the members that the object's name gives,
     in order, with colons between. `arguments` and `options` where they differ from the rule
     above. `one_of`: the answer's list has one element, and the method gives that; none is
-    NotFound. `as_object`: it gives that element's path."""
+    NotFound. `as_object`: it gives that element's path. `raises`: besides what any may."""
 
     name: str
     request: type[Record]
@@ -62,6 +62,7 @@ class Method:
     options: tuple[str, ...] | None = None
     one_of: bool = False
     as_object: bool = False
+    raises: tuple[type[VastskyError], ...] = ()
 
     @cached_property
     def argument_names(self) -> tuple[str, ...]:
@@ -107,6 +108,12 @@ class Method:
         if self.destroys:
             said += f", with {' or '.join(self.destroys)} {Action.DESTROY_DATA.id}"
         return said + "."
+
+    @property
+    def errors_said(self) -> str:
+        """What it may raise of its own, as the end of its documentation."""
+        names = ", ".join(kind.code for kind in self.raises)
+        return f" Errors: {names}." if names else ""
 
     @cached_property
     def answer(self) -> type[Record]:
