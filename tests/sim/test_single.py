@@ -278,7 +278,7 @@ def test_growing_moves_the_copies_apart_and_then_a_host_may_go(copies: int) -> N
         watch.cancel()
         assert (min(counts), max(counts)) == (copies, copies + 1)
         assert "leg-lost" not in await cluster.events()
-        hint = "'vastskyctl cluster set --copies-apart host'"
+        hint = "`vastskyctl cluster set --copies-apart host`"
         assert hint in await notes(cluster)
         await cluster.ask(api.SetCopiesApart(copies_apart=Apart.HOST))
         status = await cluster.status()

@@ -91,7 +91,8 @@ class Client:
         except TimeoutError:
             raise UnreachableError(
                 f"vastskyd did not answer within {timeout_s:.0f} s: whether it acted is not known",
-                hint="`journalctl -u vastskyd` may say more",
+                hint="`vastskyctl job list` shows whether it goes on, `journalctl -u vastskyd`"
+                " what was amiss",
             ) from None
 
     @property
@@ -107,7 +108,7 @@ class Client:
             except Exception as error:
                 raise UnreachableError(
                     f"the system bus cannot be reached: {error}",
-                    hint="is it running? `systemctl status dbus`",
+                    hint="`systemctl status dbus` says whether it runs",
                 ) from error
             await self._alive(self._bus)
         return self._bus
@@ -186,13 +187,14 @@ def _bus_error(name: str, said: str, member: str) -> Exception:
         case "ServiceUnknown" | "NameHasNoOwner":
             return _NOT_RUNNING
         case "AccessDenied":
-            return DeniedError("only root may do this", hint="run it with sudo")
+            return DeniedError("only root may do this", hint="run it as root: sudo vastskyctl ...")
         case "LimitsExceeded":
             return BusyError(said, hint="try again, or as root, for whom there is always room")
         case "NoReply" | "Disconnected" | "Timeout":
             return UnreachableError(
                 "vastskyd ended before it answered: whether it acted is not known",
-                hint="look with `vastskyctl job list`, and `journalctl -u vastskyd`",
+                hint="`vastskyctl job list` shows whether it did, `journalctl -u vastskyd` why"
+                " it ended",
             )
         case "UnknownMethod" | "UnknownInterface" | "UnknownObject" | "InvalidArgs":
             return FailedError(

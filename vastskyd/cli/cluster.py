@@ -77,7 +77,7 @@ def init(
         say(f"hosts that join later reach it at {', '.join(host.addresses)}")
         say("next: `vastskyctl disk list --all`, and `vastskyctl disk enrol PATH...`")
     else:
-        say("next: `vastskyctl cluster token`, and on each other host `vastskyctl join`")
+        say("next: `vastskyctl cluster token`, and on each other host `vastskyctl join TOKEN`")
 
 
 @cluster.command("set")

@@ -50,7 +50,7 @@ def _view(file: Path | None, keys: tuple[str, ...]) -> "ConfigView":
     if reading.mistakes:
         raise InvalidError(
             "\n".join(("the configuration cannot be used:", *map(str, reading.mistakes))),
-            hint="mend it; `vastskyd --check-config` says nothing once it is right",
+            hint="mend each line; `vastskyd --check-config` says nothing once all are right",
         )
     whole = view(reading)
     for key in keys:

@@ -23,10 +23,11 @@ _CODES = {
 # Where the error itself does not say what to do next.
 _NEXT_STEPS = {
     "Invalid": "`vastskyctl COMMAND --help` shows how it is written",
-    "NotFound": "the lists show what is there: `vastskyctl volume list`, `disk list`, `node list`",
+    "NotFound": "the lists show what is there: `vastskyctl volume list`, `vastskyctl disk list`,"
+    " `vastskyctl node list`",
     "Exists": "take another name, or use what is there: `vastskyctl status`",
     "Busy": "end what uses it, then try again",
-    "Conflict": "`vastskyctl status` says how things are",
+    "Conflict": "`vastskyctl status` says how things are, `vastskyctl job list` what is under way",
     "NoSpace": "`vastskyctl disk list --all` shows what is free, and disks that can be enrolled",
     "Unreachable": "`vastskyctl status --local` says what this host knows by itself",
     "Denied": "run it as root: sudo vastskyctl ...",

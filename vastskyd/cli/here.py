@@ -115,8 +115,8 @@ def _attach(client: "Client", name: str, me: str) -> Job | None:
     if given and view.head != me:
         raise BusyError(
             f"volume {name} is {view.attachment} on {view.head}",
-            hint=f"detach it there first; if {view.head} is lost: 'vastskyctl volume failover"
-            f" {name} {me}'",
+            hint=f"unmount it there and detach it first: `vastskyctl volume detach {name}`; if"
+            f" {view.head} is lost: `vastskyctl volume failover {name} {me}`",
         )
     if given:
         return None
@@ -170,7 +170,10 @@ def _answered(question: Callable[[], T]) -> T:
 def one_volume(client: "Client", name: str) -> answers.VolumeView:
     found = client.ask(api.ListVolumes(volume=name), answers.VolumeList).volumes
     if len(found) != 1:
-        raise NotFoundError(f"there is no volume {name!r}", hint="see `vastskyctl volume list`")
+        raise NotFoundError(
+            f"there is no volume {name!r}",
+            hint="`vastskyctl volume list` shows the cluster's volumes",
+        )
     return found[0]
 
 

@@ -39,7 +39,7 @@ def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 no_wait_option = click.option(
-    "--no-wait", is_flag=True, help="Return once the job has begun; see `vastskyctl job`."
+    "--no-wait", is_flag=True, help="Return once the job has begun; see `vastskyctl job list`."
 )
 
 

@@ -72,7 +72,8 @@ def _begin(client: "Client", *, again: bool, yes: bool) -> answers.RecoveryView:
     if not again:
         raise ConflictError(
             "the manager has its records: there is nothing to recover",
-            hint="to take in hosts that were away when they were made anew, add --again",
+            hint="to take in hosts that were away when they were made anew: `vastskyctl cluster"
+            " recover --again`",
         )
     _confirm("Set the manager's records aside, and make them anew?", yes=yes)
     view = client.ask(api.BeginRecovery(), answers.RecoveryView)
@@ -93,7 +94,8 @@ def _check(view: answers.RecoveryView, *, without_missing: bool) -> None:
     if view.missing and not without_missing:
         raise ConflictError(
             "not all was seen that others speak of",
-            hint="start these hosts and try again, or go on with --without-missing",
+            hint="start these hosts and try again, or go on without them: `vastskyctl cluster"
+            " recover --without-missing`",
         )
 
 

@@ -32,13 +32,15 @@ def drain(turn: Turn, disk: Disk) -> Job:
     if alone:
         raise BusyError(
             f"{disk_name(disk)} holds the only copy of {', '.join(alone)}",
-            hint="save what is in these volumes, and delete them first",
+            hint="save what is in each, and delete it first: `vastskyctl volume delete"
+            f" {alone[0]}`",
         )
     if legs and disk.state not in SERVING:
         names = sorted({volume.name for volume, _, _ in legs})
         raise BusyError(
             f"{disk_name(disk)} holds legs of {', '.join(names)}",
-            hint="they are rebuilt elsewhere if there is room: 'vastskyctl status' says more",
+            hint="they are rebuilt elsewhere if there is room, and `vastskyctl status` says if"
+            " there is none; then retire it",
         )
     job = turn.start_job(
         JobKind.RETIRE, disk.id, disk_name(disk), total_bytes=_bytes_on(turn, disk)
@@ -89,7 +91,10 @@ def cancel_drain(turn: Turn, job: Job, why: str) -> None:
     """What was moved already stays where it is; what is under way is not needed any more."""
     disk = turn.draft.disks.get(DiskId(job.subject))
     if disk is None:
-        raise ConflictError(f"job {job.id} cannot be cancelled now: the disk is retired")
+        raise ConflictError(
+            f"job {job.id} cannot be cancelled now: the disk is retired",
+            hint=f"enrol it again: `vastskyctl disk enrol {job.about} --wipe`",
+        )
     turn.end_job(job, why, CancelledError.code)
     if disk.state is DiskState.DRAINING:
         turn.draft.put(msgspec.structs.replace(disk, state=DiskState.ONLINE))

@@ -140,7 +140,7 @@ def problems(turn: Turn) -> tuple[str, ...]:
         if node.unseen:
             said.append(
                 f"node {node.id} was away when the manager's database was rebuilt: once it is"
-                " back, 'vastskyctl cluster recover' on the manager takes it in"
+                " back, `vastskyctl cluster recover --again` takes it in"
             )
             continue
         away_s = turn.monotonic_s - facts.since_s

@@ -173,7 +173,8 @@ def refused_unasked(turn: Turn, disk: Disk, reason: str) -> None:
     if after.tries == TRIES_MAX:
         said = (
             f"{disk_name(disk)} {UNASKED}, but was refused {TRIES_MAX} times, the last time"
-            f" because {reason}; 'vastskyctl disk enrol' takes it, if you wish"
+            f" because {reason}; to take it all the same:"
+            f" `vastskyctl disk enrol {disk_name(disk)}`"
         )
         turn.event(Severity.WARNING, "disk-refused", disk.id, said)
 

@@ -18,7 +18,7 @@ def page(items: Iterable[T], key: Callable[[T], str], request: Paged) -> tuple[t
     """The page and the next one's token. Ordered by `key`, which no two of the items share."""
     if not 1 <= request.limit <= PAGE_MOST:
         raise InvalidError(
-            f"a page cannot have {request.limit} members", hint=f"1 to {PAGE_MOST} are possible"
+            f"a page cannot have {request.limit} members", hint=f"ask for 1 to {PAGE_MOST}"
         )
     later = sorted((item for item in items if key(item) > request.after), key=key)
     shown = later[: request.limit]

@@ -152,7 +152,8 @@ def place_volume(
     raise NoSpaceError(
         f"no room for {format_size(size_bytes)} in {copies} copies: {format_size(total)} are free"
         f" on {where}, and no {what} may hold two copies of a segment",
-        hint="enrol more disks, delete volumes, or ask for a smaller size or fewer copies",
+        hint="enrol more disks (`vastskyctl disk list --all` shows candidates), delete volumes,"
+        " or ask for a smaller size or fewer copies",
     )
 
 
@@ -170,9 +171,9 @@ def _refuse_too_few(copies: int, roomy: list[Site], apart: Apart) -> None:
         kind, where, hint = "drives", "free space on ", "enrol another disk"
     if count >= copies:
         return
-    hint += " ('vastskyctl disk list --all' shows candidates), or ask for fewer copies"
+    hint += " (`vastskyctl disk list --all` shows candidates), or ask for fewer copies"
     if apart is Apart.HOST and len(roomy) >= copies:
-        hint += "; 'vastskyctl cluster set --copies-apart disk' lets one host hold several"
+        hint += "; `vastskyctl cluster set --copies-apart disk` lets one host hold several"
     raise NoSpaceError(
         f"{copies} copies need {where}{copies} {kind}; {count} {'has' if count == 1 else 'have'}"
         " any",

@@ -21,7 +21,7 @@ def notes(turn: Turn) -> tuple[str, ...]:
     if copied and not together and len(hosts) >= max(volume.copies for volume in copied):
         said.append(
             "all copies are on different hosts; to keep it so:"
-            " 'vastskyctl cluster set --copies-apart host'"
+            " `vastskyctl cluster set --copies-apart host`"
         )
     return tuple(said)
 

@@ -27,6 +27,11 @@ from vastskyd.core.model import (
 )
 from vastskyd.core.states import check_transition
 
+NO_CLUSTER = (
+    "make one of this host, `vastskyctl cluster init --single`, or join one, `vastskyctl join"
+    " TOKEN`, by what `vastskyctl cluster token` prints on one of its hosts"
+)
+
 EVENTS_MAX = 1000
 JOBS_MAX = 500
 
@@ -51,16 +56,13 @@ class ClusterState:
     def the_cluster(self) -> Cluster:
         for cluster in self.cluster.values():
             return cluster
-        raise NotFoundError(
-            "this host belongs to no cluster",
-            hint="make one with 'vastskyctl cluster init' or join one with 'vastskyctl join TOKEN'",
-        )
+        raise NotFoundError("this host belongs to no cluster", hint=NO_CLUSTER)
 
     def node(self, name: str) -> Node:
         node = self.nodes.get(NodeId(name))
         if node is None:
             raise NotFoundError(
-                f"there is no node {name}", hint="'vastskyctl node list' shows the cluster's nodes"
+                f"there is no node {name}", hint="`vastskyctl node list` shows the cluster's nodes"
             )
         return node
 
@@ -73,7 +75,7 @@ class ClusterState:
                 return volume
         raise NotFoundError(
             f"there is no volume {name_or_id}",
-            hint="'vastskyctl volume list' shows the cluster's volumes",
+            hint="`vastskyctl volume list` shows the cluster's volumes",
         )
 
     def legs(self) -> Iterator[tuple[Volume, Segment, Leg]]:

@@ -232,7 +232,7 @@ def find_disk(turn: Turn, text: str) -> Disk:
         if text in names_of(turn, disk):
             return disk
     raise NotFoundError(
-        f"there is no enrolled disk {text}", hint="'vastskyctl disk list' shows them"
+        f"there is no enrolled disk {text}", hint="`vastskyctl disk list` shows them"
     )
 
 

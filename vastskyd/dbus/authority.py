@@ -81,7 +81,8 @@ class Polkit:
             await self._cancel(cancel)
             raise UnreachableError(
                 f"polkit did not say within {limit_s:.0f} s whether this is allowed",
-                hint="`systemctl status polkit` may say why; root is not kept waiting",
+                hint="`systemctl status polkit` may say why; or run it with sudo: root is not"
+                " kept waiting",
             ) from None
         return _verdict(reply)
 

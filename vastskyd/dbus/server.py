@@ -167,7 +167,9 @@ async def serve(
         raise UnreachableError(f"the system bus refuses {BUS_NAME}: {error}") from error
     if taken is not RequestNameReply.PRIMARY_OWNER:
         await server.close()
-        raise ConflictError(f"{BUS_NAME} is taken on the bus", hint="is another vastskyd running?")
+        raise ConflictError(
+            f"{BUS_NAME} is taken on the bus", hint=f"`busctl status {BUS_NAME}` shows by whom"
+        )
     return server
 
 

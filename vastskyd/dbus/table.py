@@ -163,7 +163,7 @@ class Method:
             )
         silent = plain(options.pop(SILENT, False))
         if not isinstance(silent, bool):
-            raise InvalidError(f"{self.name}: {SILENT} is a boolean")
+            raise InvalidError(f"{self.name}: {SILENT} is a boolean", hint="b true, or b false")
         asked = dict(zip(self.argument_names, values, strict=True)) | options | self._named(name)
         try:
             return Asked(record_in(self.request, asked, strict=True), silent)
@@ -232,7 +232,7 @@ class Method:
         except InvalidError as error:
             raise FailedError(
                 f"the answer to {self.name} is not understood: {error.message}",
-                hint="are vastskyctl and the running vastskyd of the same version?",
+                hint="if it was upgraded, restart it: `systemctl restart vastskyd`",
             ) from None
 
 

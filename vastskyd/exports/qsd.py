@@ -295,4 +295,6 @@ def _head_of(path: Path) -> NodeId:
     try:
         return node_id(path.parent.name)
     except InvalidError as error:
-        raise DeviceError(f"{path} is no export server's socket", hint="remove it") from error
+        raise DeviceError(
+            f"{path} is no export server's socket", hint=f"remove it: `rm {path}`"
+        ) from error

@@ -111,7 +111,7 @@ class CallsApart:
             call.late = True
             raise LateError(
                 f"{what}: the kernel did not answer within {timeout_s:g} s",
-                hint="I/O may be held below it: look at its legs",
+                hint="I/O may be held below it: `vastskyctl status --local` says for what",
             ) from error
 
     def _ask(self, act: Callable[[], object], call: _Call) -> None:

@@ -141,7 +141,7 @@ async def _named_by_udev(name: str, device: str) -> None:
         if loop.time() > deadline_s:
             raise DeviceError(
                 f"udev has not made {link} within {LINK_TIMEOUT_S:g} s",
-                hint="`udevadm info` and `journalctl -u systemd-udevd` say more",
+                hint="`journalctl -u systemd-udevd` says why",
             )
         await asyncio.sleep(_LINK_PAUSE_S)
 
@@ -156,7 +156,7 @@ def _speaking(what: str, act: Callable[[], T]) -> T:
         if error.errno == errno.EBUSY:
             raise BusyError(f"device-mapper: {what}: it is in use") from error
         raise DeviceError(
-            f"device-mapper: {what}: {error.strerror}", hint="the kernel log says more"
+            f"device-mapper: {what}: {error.strerror}", hint="`journalctl -k` says more"
         ) from error
 
 

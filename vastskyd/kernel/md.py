@@ -371,5 +371,5 @@ def _speaking(what: str, act: Callable[[], T]) -> T | None:
         if error.errno == errno.EBUSY:
             raise BusyError(f"md: {what}: it is in use") from error
         raise DeviceError(
-            f"md: {what}: {error.strerror}", hint="the kernel log says more"
+            f"md: {what}: {error.strerror}", hint="`journalctl -k` says more"
         ) from error

@@ -156,7 +156,10 @@ class LinuxNbd:
     def _ready(self) -> Family:
         if self.multicast_fd() is None or self._family is None:
             # The kernel loads the module by itself when it is asked for the family.
-            raise DeviceError("the kernel has no NBD driver", hint="is the module nbd there?")
+            raise DeviceError(
+                "the kernel has no NBD driver",
+                hint="`modprobe nbd` says why; it comes with the distribution's kernel",
+            )
         return self._family
 
     async def _probe(self, index: int) -> None:

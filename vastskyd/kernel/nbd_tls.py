@@ -35,7 +35,7 @@ def client_context(tls_dir: Path) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         raise DeviceError(
             f"the certificates in {tls_dir} cannot be used: {error}",
-            hint="join the cluster again, or restore the directory",
+            hint="restore the directory from a backup, then `systemctl restart vastskyd`",
         ) from error
     return context
 

@@ -86,10 +86,16 @@ def _by(turn: Turn, job: Job, who: str) -> Job:
 
 def _check_key(request: Act) -> None:
     if isinstance(request, CreateToken):
-        raise InvalidError("a token's secret is not kept: creating one takes no idempotency key")
+        raise InvalidError(
+            "a token's secret is not kept: creating one takes no idempotency key",
+            hint="ask again without; a token that nobody uses expires",
+        )
     key = request.idempotency_key
     if len(key) > _KEY_LENGTH_MAX or not key.isprintable():
-        raise InvalidError(f"an idempotency key has 1 to {_KEY_LENGTH_MAX} printable characters")
+        raise InvalidError(
+            f"an idempotency key has 1 to {_KEY_LENGTH_MAX} printable characters",
+            hint="draw one with `uuidgen`",
+        )
 
 
 def _digest(request: Act) -> str:
@@ -103,7 +109,8 @@ def _answer_again(turn: Turn, request: Act, before: Remembered) -> Record:
     if before.digest != _digest(request):
         raise ConflictError(
             "this idempotency key was used for another request",
-            hint="draw a new key for each request, and keep it for asking again",
+            hint="draw a new key for each request, with `uuidgen` for example, and keep it for"
+            " asking again",
         )
     if not before.job:
         return Done()
@@ -111,7 +118,7 @@ def _answer_again(turn: Turn, request: Act, before: Remembered) -> Record:
     if job is None:
         raise ConflictError(
             f"this was done already, by job {before.job}, which is no longer kept",
-            hint="look what has become of it",
+            hint="`vastskyctl status` and `vastskyctl volume list` show what has become of it",
         )
     return JobStarted(job=job)
 

@@ -25,10 +25,13 @@ def cancel_job(turn: Turn, request: CancelJob) -> None:
     job = turn.draft.jobs.get(request.job)
     if job is None:
         raise NotFoundError(
-            f"there is no job {request.job}", hint="'vastskyctl job list' shows jobs; old ones go"
+            f"there is no job {request.job}", hint="`vastskyctl job list` shows jobs; old ones go"
         )
     if job.state is not JobState.RUNNING:
-        raise ConflictError(f"job {job.id} has ended already: it is {job.state}")
+        raise ConflictError(
+            f"job {job.id} has ended already: it is {job.state}",
+            hint=f"`vastskyctl job show {job.id}` shows how",
+        )
     if job.kind is JobKind.RETIRE:
         cancel_drain(turn, job, _SAID)
         return
@@ -56,7 +59,10 @@ def _cancel_create(turn: Turn, volume: Volume) -> None:
 def _cancel_attach(turn: Turn, volume: Volume, job: Job) -> None:
     on, attachment = volume.attachment, volume.given()
     if on is None or attachment is None or attachment.state not in _BEGUN:
-        raise ConflictError(f"job {job.id} cannot be cancelled now: the attach is at its end")
+        raise ConflictError(
+            f"job {job.id} cannot be cancelled now: the attach is at its end",
+            hint=f"detach it: `vastskyctl volume detach {volume.name}`",
+        )
     let_go(turn, volume, on)
     said = f"attaching volume {volume.name} on {attachment.head} was cancelled"
     turn.event(Severity.INFO, "attach-cancelled", volume.id, said)

@@ -66,24 +66,34 @@ from vastskyd.core.turn import Turn, disk_name, find_disk, names_of
 from vastskyd.core.units import MIB, align_up, format_size
 
 _SIZE_MIN_BYTES = 8 * MIB
+_HEADS = "`vastskyctl node list` shows which nodes have it; it is given when a host joins"
+
+
+def _see(node: NodeId) -> str:
+    return f"on {node}: `systemctl status vastskyd`, and `journalctl -u vastskyd` if it runs"
 
 
 def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
     node = turn.draft.node(request.node)
     if Role.STORAGE not in node.roles:
-        raise ConflictError(f"node {node.id} has no storage role")
+        raise ConflictError(
+            f"node {node.id} has no storage role",
+            hint="`vastskyctl node list` shows which have; a role is given when a host joins",
+        )
     facts = turn.facts[node.id]
     if not facts.online or facts.report is None:
-        raise UnreachableError(
-            f"node {node.id} is unreachable",
-            hint=f"check vastskyd.service on {node.id}",
-        )
+        raise UnreachableError(f"node {node.id} is unreachable", hint=_see(node.id))
     _refuse_enrolled(turn, request)
     candidate = _candidate(facts.report.storage.candidates, request)
     if candidate.found and not request.wipe:
         raise ConflictError(
             f"{request.node}:{candidate.path} is not empty: {candidate.found}",
-            hint="" if is_in_use(candidate) else "give --wipe to destroy what is on it",
+            hint=(
+                f"`lsblk -f {candidate.path}` on {node.id} shows what uses it; end that first"
+                if is_in_use(candidate)
+                else "to destroy what is on it: `vastskyctl disk enrol"
+                f" {request.node}:{request.path} --wipe`"
+            ),
         )
     disk = Disk(
         id=DiskId(turn.new_token(SHORT_ID_DIGITS)),
@@ -107,7 +117,10 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
 def _refuse_enrolled(turn: Turn, request: EnrolDisk) -> None:
     for disk in turn.draft.disks.values():
         if f"{request.node}:{request.path}" in names_of(turn, disk):
-            raise ExistsError(f"{disk_name(disk)} is enrolled already, as disk {disk.id}")
+            raise ExistsError(
+                f"{disk_name(disk)} is enrolled already, as disk {disk.id}",
+                hint=f"`vastskyctl disk show {disk.id}` shows how it is",
+            )
 
 
 def _candidate(candidates: tuple[CandidateFact, ...], request: EnrolDisk) -> CandidateFact:
@@ -116,7 +129,8 @@ def _candidate(candidates: tuple[CandidateFact, ...], request: EnrolDisk) -> Can
             return candidate
     raise NotFoundError(
         f"{request.node} has no free disk {request.path}",
-        hint=f"'vastskyctl disk list --all' shows the block devices of {request.node}",
+        hint=f"`vastskyctl disk list --all --node {request.node}` shows what there is; a disk that"
+        " is not among them the host does not see",
     )
 
 
@@ -132,12 +146,12 @@ def wanted_copies(size_bytes: int, copies: int, layout: Layout) -> tuple[int, La
     if size_bytes < _SIZE_MIN_BYTES:
         raise InvalidError(
             f"{format_size(size_bytes)} is too small for a volume",
-            hint=f"{format_size(_SIZE_MIN_BYTES)} is the least",
+            hint=f"ask for {format_size(_SIZE_MIN_BYTES)} or more",
         )
     wanted = 1 if layout is Layout.LINEAR else copies
     if not 1 <= wanted <= COPIES_MAX:
         raise InvalidError(
-            f"a volume cannot have {copies} copies", hint=f"1 to {COPIES_MAX} are possible"
+            f"a volume cannot have {copies} copies", hint=f"ask for 1 to {COPIES_MAX}"
         )
     return wanted, Layout.LINEAR if wanted == 1 else layout
 
@@ -149,7 +163,10 @@ def with_array(layout: Layout) -> bool:
 def create_volume(turn: Turn, request: CreateVolume) -> Job:
     name = volume_name(request.name)
     if any(volume.name == name for volume in turn.draft.volumes.values()):
-        raise ExistsError(f"there is a volume {name} already")
+        raise ExistsError(
+            f"there is a volume {name} already",
+            hint=f"take another name; `vastskyctl volume show {name}` shows the one that is there",
+        )
     copies, layout = wanted_copies(request.size_bytes, request.copies, request.layout)
     placed = place_volume(
         request.size_bytes,
@@ -192,9 +209,11 @@ def _segment(turn: Turn, volume: Volume, index: int, place: PlacedSegment) -> Se
 def _standby_heads(turn: Turn, heads: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
     for name in heads:
         if Role.HEAD not in turn.draft.node(name).roles:
-            raise ConflictError(f"node {name} has no head role")
+            raise ConflictError(f"node {name} has no head role", hint=_HEADS)
     if len(set(heads)) != len(heads):
-        raise InvalidError(f"a standby head is named twice: {', '.join(heads)}")
+        raise InvalidError(
+            f"a standby head is named twice: {', '.join(heads)}", hint="name each once"
+        )
     return heads
 
 
@@ -224,13 +243,14 @@ def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
         raise BusyError(
             f"volume {volume.name}: {attachment.head} had it last and is not fenced:"
             " it may still write to it",
-            hint=f"wait for {attachment.head}; if it is lost: 'vastskyctl volume attach"
-            f" {volume.name} HEAD', with --force if legs are lost with it",
+            hint=f"wait for {attachment.head}; if it is lost, attach it elsewhere first:"
+            f" `vastskyctl volume attach {volume.name} HEAD`, with --force if legs are lost with"
+            " it",
         )
     if attachment is not None:
         raise BusyError(
             f"volume {volume.name} is attached on {attachment.head}",
-            hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
+            hint=f"unmount it there and detach it first: `vastskyctl volume detach {volume.name}`",
         )
     drop_volume(turn, volume)
     for job in turn.running(JobKind.CREATE, JobKind.REBUILD, JobKind.SCRUB, subject=volume.id):
@@ -254,7 +274,8 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
     head = turn.draft.node(request.head)
     if volume.state is not VolumeState.AVAILABLE:
         raise ConflictError(
-            f"volume {volume.name} is still being created", hint="wait for its job to end"
+            f"volume {volume.name} is still being created",
+            hint="wait for its job, which `vastskyctl job list --running` shows",
         )
     kept, given = volume.attachment, volume.given()
     unfenced = given is not None and given.state is AttachmentState.UNFENCED
@@ -264,7 +285,11 @@ def attach_volume(turn: Turn, request: AttachVolume) -> Job:
         if given.head == head.id or turn.facts[given.head].online:
             raise BusyError(
                 f"volume {volume.name} is {given.state} on {given.head}",
-                hint=f"detach it first: 'vastskyctl volume detach {volume.name}'",
+                hint="wait for that to end: `vastskyctl job list --running` shows its job"
+                if given.state is AttachmentState.DETACHING
+                else f"unmount it there and detach it first: `vastskyctl volume detach"
+                f" {volume.name}`; or, to take it from the programs that use it: `vastskyctl volume"
+                f" failover {volume.name} {head.id}`",
             )
     _check_head(turn, head)
     if request.force:
@@ -281,17 +306,20 @@ def failover_volume(turn: Turn, request: FailoverVolume) -> Job:
     if attachment is None:
         raise ConflictError(
             f"volume {volume.name} is not attached",
-            hint=f"attach it: 'vastskyctl volume attach {volume.name} HEAD'",
+            hint=f"attach it: `vastskyctl volume attach {volume.name} HEAD`",
         )
     target = request.head or next_standby(turn, volume)
     if target is None:
         known = ", ".join(volume.standby) or "none are set"
         raise ConflictError(
             f"volume {volume.name} has no standby head that is online ({known})",
-            hint=f"name a head: 'vastskyctl volume failover {volume.name} HEAD'",
+            hint=f"name a head: `vastskyctl volume failover {volume.name} HEAD`",
         )
     if target == attachment.head and attachment.state is not AttachmentState.UNFENCED:
-        raise ConflictError(f"volume {volume.name} is on {target} already")
+        raise ConflictError(
+            f"volume {volume.name} is on {target} already",
+            hint=f"name another head: `vastskyctl volume failover {volume.name} HEAD`",
+        )
     head = turn.draft.node(target)
     _check_head(turn, head)
     return move(turn, volume, head.id, "by an administrator's failover")
@@ -299,11 +327,9 @@ def failover_volume(turn: Turn, request: FailoverVolume) -> Job:
 
 def _check_head(turn: Turn, head: Node) -> None:
     if Role.HEAD not in head.roles:
-        raise ConflictError(f"node {head.id} has no head role")
+        raise ConflictError(f"node {head.id} has no head role", hint=_HEADS)
     if not turn.facts[head.id].online:
-        raise UnreachableError(
-            f"node {head.id} is unreachable", hint=f"check vastskyd.service on {head.id}"
-        )
+        raise UnreachableError(f"node {head.id} is unreachable", hint=_see(head.id))
 
 
 def _tell_forced(turn: Turn, volume: Volume, head: NodeId) -> None:
@@ -359,18 +385,20 @@ def scrub_volume(turn: Turn, request: ScrubVolume) -> Job:
     volume = turn.draft.volume(request.volume)
     if len(volume.segments[0].legs) < 2:
         raise ConflictError(
-            f"volume {volume.name} has one copy: there is nothing to compare it with"
+            f"volume {volume.name} has one copy: there is nothing to compare it with",
+            hint="scrub those with two copies or more: `vastskyctl volume list`",
         )
     attachment = volume.given()
     if attachment is None or attachment.state is not AttachmentState.ATTACHED:
         raise ConflictError(
             f"volume {volume.name} is not attached",
-            hint=f"its head compares its copies: 'vastskyctl volume attach {volume.name} HEAD'",
+            hint="its head compares its copies: attach it,"
+            f" `vastskyctl volume attach {volume.name} HEAD`, and ask again",
         )
     if volume.scrub is not None:
         raise BusyError(
             f"volume {volume.name} is being scrubbed",
-            hint=f"wait for that to end: 'vastskyctl job wait {volume.scrub.job}'",
+            hint=f"wait for that to end: `vastskyctl job wait {volume.scrub.job}`",
         )
     return begin_scrub(turn, volume, attachment)
 
@@ -378,12 +406,15 @@ def scrub_volume(turn: Turn, request: ScrubVolume) -> Job:
 def remove_node(turn: Turn, request: RemoveNode) -> None:
     node = turn.draft.node(request.node)
     if Role.MANAGER in node.roles:
-        raise ConflictError(f"{node.id} is the manager; it cannot be removed")
+        raise ConflictError(
+            f"{node.id} is the manager; it cannot be removed",
+            hint="the cluster ends with it: remove the other nodes, then the package on this one",
+        )
     disks = [disk_name(disk) for disk in turn.draft.disks.values() if disk.node == node.id]
     if disks:
         raise ConflictError(
             f"node {node.id} still has disks: {', '.join(disks)}",
-            hint="retire them first: 'vastskyctl disk retire'",
+            hint=f"retire each first: `vastskyctl disk retire {disks[0]}`",
         )
     volumes = [
         volume.name
@@ -393,7 +424,7 @@ def remove_node(turn: Turn, request: RemoveNode) -> None:
     if volumes:
         raise ConflictError(
             f"node {node.id} has volumes attached: {', '.join(volumes)}",
-            hint="detach them first: 'vastskyctl volume detach'",
+            hint=f"detach each first: `vastskyctl volume detach {volumes[0]}`",
         )
     for volume in list(turn.draft.volumes.values()):
         if volume.attachment is not None and volume.attachment.head == node.id:  # mended there

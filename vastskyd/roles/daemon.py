@@ -22,6 +22,7 @@ from vastskyd.core.ids import NodeId
 from vastskyd.core.model import Record, Role
 from vastskyd.core.names import volume_dm_name
 from vastskyd.core.smart import SmartLimits
+from vastskyd.core.state import NO_CLUSTER
 from vastskyd.core.turn import Policy
 from vastskyd.exports.qsd import QemuExports
 from vastskyd.kernel import process
@@ -191,7 +192,9 @@ class Host:
 
     async def _on_join(self, request: api.Join, address: str) -> api.Joined:
         if self._member is None or self._member.manager is None:
-            raise ConflictError("this node is not ready to let others in yet")
+            raise ConflictError(
+                "this node is not ready to let others in yet", hint="try again in a moment"
+            )
         log.info("join of %s from %s", request.node, address)
         return await self._member.manager.admit(request)
 
@@ -199,11 +202,7 @@ class Host:
 
     async def ask(self, request: Record) -> Record:
         if self._member is None:
-            raise ConflictError(
-                "this host belongs to no cluster",
-                hint="make one with 'vastskyctl cluster init' or join one with"
-                " 'vastskyctl join TOKEN'",
-            )
+            raise ConflictError("this host belongs to no cluster", hint=NO_CLUSTER)
         return await self._member.ask(request)
 
     async def init(self, request: api.InitCluster) -> answers.Initialised:
@@ -242,7 +241,9 @@ class Host:
             if self._identity is not None:
                 raise ConflictError(
                     f"this host is node {self._identity.node} of cluster"
-                    f" {self._identity.cluster_name} already"
+                    f" {self._identity.cluster_name} already",
+                    hint="to take it out: `vastskyctl node remove"
+                    f" {self._identity.node}` on another host, then purge the package here",
                 )
             await self._refuse_strange_volumes()
             self._identity = await act()

@@ -68,12 +68,16 @@ def join(turn: Turn, issuer: Issuer, request: Join) -> Joined:
     if secret is None or secret.expires_s < turn.wall_s:
         raise DeniedError(
             "the token is unknown or has expired",
-            hint="make a new one on the manager: 'vastskyctl cluster token'",
+            hint="make a new one on a host of the cluster: `vastskyctl cluster token`",
         )
     name = node_id(request.node)
     roles = request.roles or secret.roles
     if not set(roles) <= set(secret.roles):
-        raise DeniedError(f"the token is not for the roles {', '.join(roles)}")
+        raise DeniedError(
+            f"the token is not for the roles {', '.join(roles)}",
+            hint="make one that is, on a host of the cluster: `vastskyctl cluster token"
+            f" --role {' --role '.join(roles)}`",
+        )
     if not 1 <= len(request.addresses) <= _ADDRESSES_MAX:
         raise InvalidError("a node needs one address per data network, at most four")
     _refuse_taken(turn, name, request)
@@ -105,7 +109,11 @@ def _refuse_taken(turn: Turn, name: NodeId, request: Join) -> None:
     for other in turn.draft.nodes.values():
         shared = set(other.addresses) & set(request.addresses)
         if other.id != name and shared:
-            raise ConflictError(f"{', '.join(sorted(shared))} belongs to node {other.id}")
+            raise ConflictError(
+                f"{', '.join(sorted(shared))} belongs to node {other.id}",
+                hint="give this host's own addresses, `--address ADDRESS`; if it was that node:"
+                f" `--node {other.id}`",
+            )
         if other.export_port == request.port:
             raise ConflictError(
                 f"port {request.port} is where storage hosts serve {other.id}",

@@ -170,8 +170,8 @@ class Keeper:
         if not isinstance(self._current, Recoverer):
             raise ConflictError(
                 "the manager has its records",
-                hint="to take in hosts that were away when they were made: 'vastskyctl cluster"
-                " recover --again'",
+                hint="to take in hosts that were away when they were made: `vastskyctl cluster"
+                " recover --again`",
             )
         view = await self._current.finish(request)
         place = self._take_place()

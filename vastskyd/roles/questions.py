@@ -30,7 +30,8 @@ class Questions:
         except TimeoutError:
             raise UnreachableError(
                 "so many questions of this host wait for the manager that this one was not asked",
-                hint="is the manager slow? `vastskyctl status` says; then try again",
+                hint="try again; if it stays so: `vastskyctl status --local`, and `journalctl -u"
+                " vastskyd` on the manager",
             ) from None
         try:
             return await self._peers.call(self._manager, request, _ASK_TIMEOUT_S)

@@ -29,7 +29,7 @@ _INTRODUCE_TIMEOUT_S = 10.0
 _DESCRIBE_TIMEOUT_S = 20.0
 
 NEXT = (
-    "'vastskyctl cluster recover' on this host makes them anew from what the other hosts and"
+    "`vastskyctl cluster recover` on this host makes them anew from what the other hosts and"
     " their disks say; attached volumes go on meanwhile"
 )
 
@@ -229,7 +229,8 @@ class Recoverer:
         if rebuilt.missing and not request.without_missing:
             raise ConflictError(
                 f"not all was seen that others speak of: {'; '.join(rebuilt.missing)}",
-                hint="start these hosts and try again, or go on with --without-missing",
+                hint="start these hosts and try again, or go on without them: `vastskyctl"
+                " cluster recover --without-missing`",
             )
         view = self._view(rebuilt)
         kept_as = self._vault.renew(rebuilt.records.puts(), self._clock.now_s())

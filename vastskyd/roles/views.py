@@ -116,7 +116,7 @@ def list_disks(turn: Turn, request: ListDisks) -> DiskList:
         views = views[:1]  # an enrolled one rather than what stands in its place now
         if not views:
             raise NotFoundError(
-                f"there is no disk {request.disk}", hint="'vastskyctl disk list --all' shows them"
+                f"there is no disk {request.disk}", hint="`vastskyctl disk list --all` shows them"
             )
     shown, more = page(views, lambda view: f"{view.node}:{view.path} {view.id}", request)
     return DiskList(disks=shown, next=more)
@@ -225,7 +225,7 @@ def show_job(turn: Turn, job_id: JobId) -> JobList:
     job = turn.draft.jobs.get(job_id)
     if job is None:
         raise NotFoundError(
-            f"there is no job {job_id}", hint="'vastskyctl job list' shows jobs; old ones go"
+            f"there is no job {job_id}", hint="`vastskyctl job list` shows jobs; old ones go"
         )
     return JobList(jobs=(with_progress(turn, job),))
 

@@ -69,7 +69,7 @@ def save(state_dir: Path, identity: Identity) -> None:
             temporary.unlink(missing_ok=True)
         raise DeviceError(
             f"{path}: cannot be written: {error.strerror}",
-            hint=f"check that {state_dir} has room and can be written by root",
+            hint=f"make room in {state_dir}, and see that it can be written: `df {state_dir}`",
         ) from error
 
 

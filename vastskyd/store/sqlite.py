@@ -85,7 +85,8 @@ class SqliteStore:
             if self._lost:
                 raise DeviceError(
                     f"{self._path}: closed to writing after: {self._lost}",
-                    hint="look to the disk under it, then restart vastskyd",
+                    hint="`journalctl -k` says what is wrong with the disk under it; then"
+                    " `systemctl restart vastskyd`",
                 )
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -121,7 +122,8 @@ def _take_lock(path: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise ConflictError(
-            f"{path} is in use by another vastskyd", hint="run one manager on a state directory"
+            f"{path} is in use by another vastskyd",
+            hint=f"`fuser -v {path}` shows which; end it, and start vastskyd again",
         ) from error
     except OSError:
         os.close(descriptor)
@@ -199,7 +201,9 @@ def _meaning(path: Path, error: sqlite3.Error) -> VastskyError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DamagedError(f"{path} is damaged: {error}", hint=_RESTORE)
     if code == sqlite3.SQLITE_FULL:
-        return NoSpaceError(f"{path}: {error}", hint=f"make room in {path.parent}")
+        return NoSpaceError(
+            f"{path}: {error}", hint=f"make room in {path.parent}: `df {path.parent}`"
+        )
     return DeviceError(f"{path}: {error}")
 
 

@@ -25,7 +25,7 @@ class SqliteVault:
         if not self._path.exists():
             raise NotFoundError(
                 f"{self._path} is missing",
-                hint="if it was moved away, put it back and restart vastskyd",
+                hint="if it was moved away, put it back, then `systemctl restart vastskyd`",
             )
         self._store = SqliteStore(self._path)
         return self._store

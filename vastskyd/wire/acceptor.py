@@ -200,7 +200,10 @@ class Acceptor:
     async def _answer_anonymous(self, request: Record, address: str) -> Record:
         on_join = self._reception.on_join
         if on_join is None:
-            raise DeniedError("this node is not the manager", hint="get a new token from it")
+            raise DeniedError(
+                "this node is not the manager",
+                hint="make a new token, which names it: `vastskyctl cluster token`",
+            )
         if isinstance(request, FetchCa):
             return Ca(ca_pem=self._reception.tls().ca_pem)
         if not isinstance(request, Join):
@@ -212,7 +215,9 @@ class Acceptor:
             raise
         except Exception as error:
             self._log.bug("join-bug", address, f"the join of {request.node} failed")
-            raise FailedError("internal error", hint="the manager's journal says more") from error
+            raise FailedError(
+                "internal error", hint="`journalctl -u vastskyd` on the manager says more"
+            ) from error
         self._log.news("joined", address, f"joined as node {joined.node}")
         return joined
 

@@ -287,7 +287,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"{path} does not exist", hint="this host has not joined yet"
+            f"{path} does not exist", hint="join a cluster: `vastskyctl join TOKEN`"
         ) from error
     except ValueError as error:
         raise DamagedError(f"{path} is not text") from error

@@ -66,7 +66,7 @@ async def greet(
         # asyncio's closes without telling its verdict.
         raise UnreachableError(
             f"no answer to the hello, {error.message}: perhaps it refused this host's certificate",
-            hint=f"the journal of node {node} says why",
+            hint=f"`journalctl -u vastskyd` on node {node} says why",
         ) from error
     if not isinstance(message, Response) or message.id != _HELLO_ID:
         raise FrameError("something else than the answer to hello")
@@ -119,14 +119,14 @@ def _accept_hello(
     if not admit(certified):
         raise DeniedError(
             f"node {certified} is not in the cluster any more",
-            hint="if the manager's database was rebuilt while it was away, 'vastskyctl cluster"
-            " recover --again' on the manager's host takes it in",
+            hint="if the manager's database was rebuilt while it was away, `vastskyctl cluster"
+            " recover --again` on the manager's host takes it in",
         )
     common = set(hello.versions) & set(PROTOCOL_VERSIONS)
     if not common:
         raise ConflictError(
             f"no common protocol version: {list(hello.versions)!r:.100} and "
             f"{list(PROTOCOL_VERSIONS)}",
-            hint="upgrade vastskyd on the older host",
+            hint="install the same version of vastskyd on both: `vastskyd --version` shows it",
         )
     return hello, max(common)

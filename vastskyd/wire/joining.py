@@ -105,7 +105,8 @@ async def _trusted_stream(token: JoinToken, limits: WireLimits) -> tuple[FrameSt
     except VastskyError as error:
         raise UnreachableError(
             f"the manager cannot be reached: {error.message}",
-            hint=f"check that port {token.port} of the manager is open to this host",
+            hint="`systemctl status vastskyd` on the manager says whether it runs; if so, open"
+            f" TCP port {token.port} of {', '.join(token.addresses)} to this host",
         ) from error
     return stream, found[stream]
 

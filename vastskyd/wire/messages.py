@@ -22,6 +22,7 @@ HELLO_METHOD: Final = "hello"
 
 _NIL: Final = b"\xc0"
 _ERROR_TEXT_MAX: Final = 4000
+SAME_VERSION: Final = "`vastskyd --version` on each host: all should run the same"
 
 
 class Purpose(StrEnum):
@@ -129,9 +130,7 @@ def _decode_params(
 ) -> Record:
     decoder = decoders.get(method)
     if decoder is None:
-        raise InvalidError(
-            f"there is no request {method!r} here", hint="compare the versions of vastskyd"
-        )
+        raise InvalidError(f"there is no request {method!r} here", hint=SAME_VERSION)
     try:
         (request,) = decoder.decode(params)
     except DECODE_ERRORS as error:
@@ -168,7 +167,7 @@ def decode_answer(request: type[Record], response: Response) -> Record:
     except DECODE_ERRORS as error:
         raise FailedError(
             f"the answer to {method_of(request)} cannot be read: {error}",
-            hint="compare the versions of vastskyd",
+            hint=SAME_VERSION,
         ) from error
     if not isinstance(answer, Record):
         raise TypeError(f"{method_of(request)} is answered by {type(answer).__name__}")

@@ -235,7 +235,9 @@ class Session:
             self._context.log.bug(
                 "handler-bug", self.peer.node, f"{method_of(type(request))} failed"
             )
-            failed = FailedError("internal error", hint="the journal of that node says more")
+            failed = FailedError(
+                "internal error", hint="`journalctl -u vastskyd` on that node says more"
+            )
             return encode_error(message_id, failed, limit_bytes)
 
     async def _handle(self, request: Record) -> Record:

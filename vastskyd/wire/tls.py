@@ -9,6 +9,12 @@ from vastskyd.core.errors import DamagedError, DeniedError, InvalidError, NotFou
 from vastskyd.core.ids import NodeId, node_id
 from vastskyd.wire.ca import CA_CERT, NODE_CERT, NODE_KEY
 
+_RESTORE = (
+    "restore the directory from a backup; a host that is not the manager may join anew instead:"
+    " remove node.json in its state directory, `systemctl restart vastskyd`, and then"
+    " `vastskyctl join TOKEN`"
+)
+
 
 @dataclass(frozen=True)
 class NodeTls:
@@ -27,12 +33,12 @@ class NodeTls:
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"there is no certificate in {directory}",
-                hint="join a cluster with `vastskyctl join TOKEN`",
+                hint=_RESTORE,
             ) from error
         except (ssl.SSLError, ValueError) as error:
             raise DamagedError(
                 f"the certificate in {directory} cannot be used: {error}",
-                hint="join the cluster again with `vastskyctl join TOKEN`",
+                hint=_RESTORE,
             ) from error
 
 

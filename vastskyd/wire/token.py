@@ -65,7 +65,8 @@ def parse_token(text: str) -> JoinToken:
         if _ANY_VERSION.match(token):
             raise InvalidError(
                 "this join token is of another version of vastskyd",
-                hint="install the same version as on the manager",
+                hint="install the same version as on the manager, which `vastskyd --version`"
+                " shows there",
             )
         raise InvalidError("this is not a join token: they begin with vsky1-", hint=_HINT)
     return _decode(token.removeprefix(_PREFIX))
