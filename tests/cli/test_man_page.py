@@ -8,10 +8,15 @@ import pytest
 
 from tests.cli.test_commands import _command, _commands
 from tests.cli.test_json_doc import PRINTED
+from vastskyd.cli import exits
 from vastskyd.cli.main import main
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "man" / "vastskyctl.1.md"
 TEXT = PAGE.read_text().replace("\\", "")
+MANUAL = [
+    "NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "OPTIONS", "EXIT STATUS", "ENVIRONMENT",
+    "FILES", "EXAMPLES", "SEE ALSO",
+]  # fmt: skip
 # Explained once, below "OPTIONS".
 EVERYWHERE = {"--json", "--no-wait", "--dry-run", "--idempotency-key", "--watch", "--help"}
 
@@ -53,6 +58,29 @@ def test_options_of_many_commands_are_explained_once() -> None:
     assert set(
         re.findall(r"^.*\*\*(--[\w-]+)\*\*(?: \*[A-Z]+\*)?$", section("OPTIONS"), re.M)
     ) == EVERYWHERE | {name for param in main.params for name in param.opts}
+
+
+@pytest.mark.parametrize("path", _commands(main), ids=" ".join)
+def test_a_short_option_is_told_where_the_long_one_is(path: tuple[str, ...]) -> None:
+    shorts = {
+        name
+        for param in _command(path).params
+        if isinstance(param, click.Option)
+        for name in param.opts
+        if not name.startswith("--")
+    }
+    entry = documented()[" ".join(path)]
+    assert set(re.findall(r"\*\*(-\w)\*\*", entry)) == shorts
+
+
+def test_each_exit_status_is_told() -> None:
+    told = {int(code) for code in re.findall(r"^\*\*(\d+)\*\*$", section("EXIT STATUS"), re.M)}
+    assert told == {exits.OK, exits.FAILED, exits.INTERRUPTED, *exits._CODES.values()}
+
+
+def test_its_sections_are_those_that_a_manual_has() -> None:
+    titles = re.findall(r"^# (.+)$", TEXT, re.M)
+    assert [title for title in titles if title in MANUAL] == MANUAL
 
 
 def test_what_can_be_watched_is_named() -> None:

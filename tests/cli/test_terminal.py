@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import BashComplete
 
+from tests.cli.test_commands import _command, _commands
 from tests.dbus.fake_cluster import GIB, FakeCluster, job
 from vastskyd.cli.main import main
 from vastskyd.core import api
@@ -218,6 +219,18 @@ def test_completion_knows_live_names() -> None:
     assert "create" in complete("volume", "c")
 
 
+@pytest.mark.parametrize("path", [(), *_commands(main)], ids=" ".join)
+def test_completion_knows_every_option(path: tuple[str, ...]) -> None:
+    command = _command(path) if path else main
+    long = {name for param in command.params for name in param.opts if name.startswith("--")}
+    assert set(complete(*path, "--")) == long | {"--help"}
+
+
+def test_completion_knows_every_command() -> None:
+    for *before, last in _commands(main):
+        assert last in complete(*before, "")
+
+
 def test_completion_knows_the_disks_of_this_host(cluster: FakeCluster) -> None:
     cluster.change(node="store2")
     assert complete("disk", "enrol", "") == ["m1", "store2", "/dev/sdc"]
@@ -254,6 +267,8 @@ def in_shell(program: Path, *command: str) -> str:
         (["volume", "show", ""], ["data", "empty"]),
         (["volume", "attach", "data", "m"], ["m1"]),
         (["vol"], ["volume"]),
+        (["volume", "create", "data", "1G", "--st"], ["--standby"]),
+        (["--no-a"], ["--no-ask-password"]),
         (["cluster", "init", "--role", "st"], ["storage"]),
         # As bash parts the words, and what it wants in place of the last of them.
         (["disk", "show", "m1", ":", "/dev"], ["/dev/sdb"]),
@@ -282,6 +297,7 @@ def test_completion_in_bash(program: Path, words: list[str], offered: list[str])
         ("volume show ", ["data", "empty"]),
         ("volume attach data m", ["m1"]),
         ("disk show m1:", ["m1:/dev/sdb"]),
+        ("volume create data 1G --st", ["--standby\tA head that takes"]),
         ("vol", ["volume\tVolumes: made of extents of many disks,"]),
     ],
 )
@@ -310,6 +326,7 @@ ZSH = """
     [
         ("volume show d", "vastskyctl volume show data"),
         ("volume att", "volume attach"),
+        ("volume create data 1G --st", "data 1G --standby"),
         ("disk show m", "disk show m1:/dev/sdb"),
         ("disk show m1:", "disk show m1:/dev/sdb"),
         ("volume ", "Compare the copies of an attached volume"),

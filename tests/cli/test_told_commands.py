@@ -49,7 +49,9 @@ def in_block(block: str) -> Iterator[str]:
     for line in block.splitlines():
         found = re.search(r"(?<![\w/@-])vastskyctl (?=[a-zA-Z-]).*", line)
         if found is not None:
-            yield re.split(r"\s+[#(&|;]|\s{3,}|[`)\"']", found[0])[0].strip()
+            typed = re.split(r"\s+[#(&|;]|\s{3,}|[`)]", found[0])[0]
+            quotes = [mark for mark in "\"'" if typed.count(mark) % 2]  # of what it stands in
+            yield typed.rpartition(quotes[0])[0] if quotes else typed
 
 
 def in_module(source: str) -> Iterator[str]:

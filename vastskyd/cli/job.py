@@ -69,7 +69,7 @@ def show(job_id: str, as_json: bool) -> None:
 
     \b
     Example:
-      vastskyctl job show 3f9c0a1b
+      vastskyctl job show 3f9c0a1b5d7e2468
 
     With --json: the Job.
     """
@@ -104,7 +104,7 @@ def wait(job_id: str, as_json: bool) -> None:
 
     \b
     Example:
-      vastskyctl job wait 3f9c0a1b && mount /dev/vastsky/data /srv
+      vastskyctl job wait 3f9c0a1b5d7e2468 && mount /dev/vastsky/data /srv
 
     With --json: the Job.
     """
@@ -125,7 +125,7 @@ def cancel(job_id: str, manner: Manner, as_json: bool) -> None:
 
     \b
     Example:
-      vastskyctl job cancel 3f9c0a1b
+      vastskyctl job cancel 3f9c0a1b5d7e2468
 
     With --json: the Job.
     """

@@ -50,8 +50,8 @@ def main(no_ask_password: bool) -> None:
 
     \b
     A first cluster:
-      vastskyctl cluster init --name demo
-      vastskyctl cluster token                (then on each other host: vastskyctl join TOKEN)
+      vastskyctl cluster init --name demo --address 192.0.2.10
+      vastskyctl cluster token     (then on each other host: vastskyctl join TOKEN --address ...)
       vastskyctl disk enrol store1:/dev/sdb
       vastskyctl volume create data 100G
       vastskyctl volume attach data head1     (it is /dev/vastsky/data there)

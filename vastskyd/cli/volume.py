@@ -180,7 +180,8 @@ def explain(size: int, copies: int | None, layout: str, as_json: bool) -> None:
 def attach(name: str, head: str, force: bool, manner: Manner, no_wait: bool, as_json: bool) -> None:
     """Make a volume the device /dev/vastsky/NAME of node HEAD.
 
-    Attached to another head, it moves, once that one is fenced.
+    A head that has it and is unreachable is fenced first; from one that is online it has to be
+    detached.
 
     \b
     Example:
