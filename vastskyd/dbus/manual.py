@@ -210,11 +210,12 @@ def _errors() -> Iterator[str]:
     )
     yield ERRORS_OF_ANY
     yield _paragraph(
-        "A wrong call gets the bus's own errors, *org.freedesktop.DBus.Error.*: *UnknownObject*,"
-        " *UnknownInterface*, *UnknownMethod*, *UnknownProperty*, *PropertyReadOnly* (all are) and"
-        " *InvalidArgs* (the signature). So does whoever has too many calls in flight, with a word"
-        f" on what to do (*LimitsExceeded*): {MAX_CALLS_EACH} of one connection, {MAX_CALLS_USER}"
-        f" of a user other than root, and {MAX_CALLS_USERS} of all of these; root has room besides."
+        "A wrong call gets the bus's own errors, of *org.freedesktop.DBus.Error*:"
+        " *UnknownObject*, *UnknownInterface*, *UnknownMethod*, *UnknownProperty*,"
+        " *PropertyReadOnly* (every property is) and *InvalidArgs* (another signature). So does"
+        " whoever has too many calls in flight, with a word on what to do (*LimitsExceeded*):"
+        f" {MAX_CALLS_EACH} of one connection, {MAX_CALLS_USER} of a user other than root, and"
+        f" {MAX_CALLS_USERS} of all of these; root has room besides."
     )
     for code, kind in BY_CODE.items():
         text = " ".join((kind.__doc__ or "").split())

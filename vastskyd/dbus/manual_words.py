@@ -219,16 +219,16 @@ Make a volume of 100 GiB with three copies, and wait for the job that the answer
         /org/vastsky/Vastsky1/jobs/0123456789abcdef \\
         org.vastsky.Vastsky1.Job Wait 'da{sv}' 30 0
 
+Attach the volume, without asking anybody for a password:
+
+    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1/volumes/data \\
+        org.vastsky.Vastsky1.Volume Attach 'sa{sv}' head1 1 auth.no_user_interaction b true
+
 Take a disk of another host in; its path is made of *store1:/dev/sdb*:
 
     $ busctl call org.vastsky.Vastsky1 \\
         /org/vastsky/Vastsky1/disks/store1_3a_2fdev_2fsdb \\
         org.vastsky.Vastsky1.Disk Enrol 'a{sv}' 0
-
-Attach it, without asking anybody for a password:
-
-    $ busctl call org.vastsky.Vastsky1 /org/vastsky/Vastsky1/volumes/data \\
-        org.vastsky.Vastsky1.Volume Attach 'sa{sv}' head1 1 auth.no_user_interaction b true
 
 The second page of the disks, whose token is from the first:
 
