@@ -8,6 +8,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[1]
 README = TOP / "README.md"
 PAGES = sorted([README, *(TOP / "docs").rglob("*.md")])
+UNITS = sorted((TOP / "units").iterdir())
 MANUALS = {page.name.removesuffix(".md") for page in (TOP / "docs/man").glob("*.md")}
 OURS = re.compile(r"\b((?:org\.vastsky|vastsky)[\w.-]*?)(?:\\\*|\*)*\((\d)\)")
 
@@ -36,6 +37,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_our_manual_pages_are_called_as_they_are(page: Path) -> None:
     found = {f"{name}.{section}" for name, section in OURS.findall(page.read_text())}
     assert found <= MANUALS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_our_units_are_called_as_they_are(page: Path) -> None:
+    text = re.sub(r"[\\*]", "", page.read_text())
+    found = re.findall(r"(?<![\w./])(vastsky(?:d|-[a-z-]+@?))[\w%$.-]*?\.service\b", text)
+    assert {f"{name}.service" for name in found} <= {unit.name for unit in UNITS}
 
 
 def test_each_document_is_named_where_one_begins_to_read() -> None:

@@ -73,6 +73,20 @@ def test_a_short_option_is_told_where_the_long_one_is(path: tuple[str, ...]) -> 
     assert set(re.findall(r"\*\*(-\w)\*\*", entry)) == shorts
 
 
+@pytest.mark.parametrize("path", _commands(main), ids=" ".join)
+def test_a_value_is_called_as_in_the_help(path: tuple[str, ...]) -> None:
+    entry = documented()[" ".join(path)]
+    for param in _command(path).params:
+        if not isinstance(param, click.Option) or param.is_flag:
+            continue
+        if isinstance(param.type, click.Choice):
+            continue  # its words stand there
+        (long,) = (name for name in param.opts if name.startswith("--"))
+        text = section("OPTIONS") if long in EVERYWHERE else entry
+        assert param.metavar, long
+        assert f"**{long}** *{param.metavar}*" in text
+
+
 def test_each_exit_status_is_told() -> None:
     told = {int(code) for code in re.findall(r"^\*\*(\d+)\*\*$", section("EXIT STATUS"), re.M)}
     assert told == {exits.OK, exits.FAILED, exits.INTERRUPTED, *exits._CODES.values()}

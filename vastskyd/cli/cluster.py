@@ -29,7 +29,8 @@ def cluster() -> None:
 
 
 @cluster.command()
-@click.option("--name", default="vastsky", show_default=True, help="What to call the cluster.")
+@click.option("--name", default="vastsky", show_default=True, metavar="NAME",
+              help="What to call the cluster.")  # fmt: skip
 @addresses_option
 @rack_option
 @node_option
@@ -110,7 +111,7 @@ def set_(copies_apart: str, manner: Manner, as_json: bool) -> None:
 @cluster.command()
 @roles_option
 @click.option("--valid", "valid_s", callback=duration_s, default="1h", show_default=True,
-              help="How long it can be used: 30m, 1h, 2d.")  # fmt: skip
+              metavar="TIME", help="How long it can be used: 30m, 1h, 2d.")  # fmt: skip
 @json_option
 def token(roles: tuple[str, ...], valid_s: float, as_json: bool) -> None:
     """Print a token with which a host can join. Who has it can join: keep it to yourself.
@@ -152,7 +153,7 @@ def join(
     \b
     Examples:
       vastskyctl join vsky1-... --address 10.0.1.2 --rack b
-      ssh manager1 vastskyctl cluster token | vastskyctl join -
+      ssh manager1 vastskyctl cluster token | vastskyctl join - --address 10.0.1.3
 
     With --json: Initialised.
     """

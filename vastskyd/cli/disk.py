@@ -27,7 +27,8 @@ def disk() -> None:
 
 @disk.command("list")
 @click.option("--all", "all_", is_flag=True, help="Also disks that are not enrolled.")
-@click.option("--node", default="", help="Of this node only.", shell_complete=node_names)
+@click.option("--node", default="", metavar="NODE", help="Of this node only.",
+              shell_complete=node_names)  # fmt: skip
 @watch_option
 @json_option
 def list_(all_: bool, node: str, watch: bool, as_json: bool) -> None:

@@ -23,7 +23,7 @@ _TIME_WIDTH = len("2026-01-31 23:59:59")  # a line is printed before the next is
 @click.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0, BATCH), default=20, show_default=True,
-              help="So many of the newest.")  # fmt: skip
+              metavar="N", help="So many of the newest.")  # fmt: skip
 @json_option
 def events(follow: bool, lines: int, as_json: bool) -> None:
     """What happened in the cluster, oldest first.

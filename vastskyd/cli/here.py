@@ -41,6 +41,7 @@ name_argument = click.argument("name", shell_complete=volume_names)
 @click.command()
 @name_argument
 @click.option("--within", "within_s", callback=duration_s, default="75s", show_default=True,
+              metavar="TIME",
               help="How long to wait for the manager and the device: 30s, 5m.")  # fmt: skip
 @json_option
 def take(name: str, within_s: float, as_json: bool) -> None:
@@ -67,6 +68,7 @@ def take(name: str, within_s: float, as_json: bool) -> None:
 @click.command()
 @name_argument
 @click.option("--within", "within_s", callback=duration_s, default="20s", show_default=True,
+              metavar="TIME",
               help="How long to wait for the manager and the detach: 30s, 5m.")  # fmt: skip
 @json_option
 def leave(name: str, within_s: float, as_json: bool) -> None:

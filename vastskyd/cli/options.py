@@ -86,12 +86,17 @@ roles_option = click.option(
     help="A role of the node; may be given more than once.",
 )  # fmt: skip
 addresses_option = click.option(
-    "--address", "addresses", multiple=True,
+    "--address", "addresses", multiple=True, metavar="ADDRESS",
     help="An address of this host in the data network; once for each network, in the same order"
-    " on every host.",
+    " on every host. [default: as configured]",
 )  # fmt: skip
-rack_option = click.option("--rack", default="", help="Where it stands: its failure domain.")
-node_option = click.option("--node", default="", help="The node's name. [default: the host's]")
+rack_option = click.option(
+    "--rack", default="", metavar="RACK",
+    help="Where it stands: its failure domain. [default: as configured]",
+)  # fmt: skip
+node_option = click.option(
+    "--node", default="", metavar="NODE", help="The node's name. [default: the host's]"
+)
 
 
 def roles_of(words: tuple[str, ...]) -> tuple[Role, ...]:

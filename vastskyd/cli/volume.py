@@ -27,8 +27,8 @@ standby_option = click.option(
 )  # fmt: skip
 size_argument = click.argument("size", callback=size_bytes)
 copies_option = click.option(
-    "--copies", type=click.IntRange(1, COPIES_MAX),
-    help="Legs of each segment, on as many hosts. [default: 2; 1 with --layout linear]",
+    "--copies", type=click.IntRange(1, COPIES_MAX), metavar="N",
+    help="Legs of each segment, on as many hosts or disks. [default: 2; 1 with --layout linear]",
 )  # fmt: skip
 layout_option = click.option(
     "--layout", type=click.Choice([each.value for each in Layout]), default="raid1",
