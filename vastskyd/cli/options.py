@@ -1,6 +1,5 @@
 """Options and argument types that several commands share."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -13,12 +12,9 @@ from click.core import ParameterSource
 from vastskyd.core.api import Act
 from vastskyd.core.errors import InvalidError
 from vastskyd.core.model import Role
-from vastskyd.core.units import parse_size
+from vastskyd.core.units import parse_duration_s, parse_size
 
 A = TypeVar("A", bound=Act)
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
-_SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def size_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -31,10 +27,10 @@ def size_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """Callback: seconds of "90s", "30m", "1h", "2d"."""
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no duration: write 30m, 1h or 2d", ctx, param)
-    return float(match[1]) * _SECONDS[match[2]]
+    try:
+        return parse_duration_s(value)
+    except InvalidError as error:
+        raise click.BadParameter(f"{error.message}: {error.hint}", ctx, param) from None
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -1,26 +1,20 @@
 """What is wrong with a configuration file, and what would be right: all of it at once."""
 
-import difflib
-import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from vastskyd.config.meant import better_value, fits, is_right, nearest, right_for
+from vastskyd.config.pieces import NOT_TOML, Unsound, pieces
 from vastskyd.config.places import Path as KeyPath
 from vastskyd.config.places import places
-from vastskyd.config.settings import CHECKS, COMBINATIONS, EFFECTS, RIGHT, Config
+from vastskyd.config.settings import COMBINATIONS, EFFECTS, LISTS, RIGHT, Config
 from vastskyd.config.written import written, written_key
-from vastskyd.core.errors import InvalidError
 
 _SHOWN_LENGTH = 80
-_AT_LINE = re.compile(r" \(at line (\d+), column \d+\)| \(at end of document\)")
-_OPTIONS = [(key, *key.rpartition(".")[::2]) for key in RIGHT]  # key, its table, its name
-_WRONG = (ValueError, OverflowError, InvalidError, msgspec.ValidationError)
+_TOML = 'write lines such as port = 8884, and text in quotes, as in rack = "r12"'
 
 
 @dataclass(frozen=True, order=True)
@@ -36,13 +30,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Mistake:
-    """`key` is the setting that it is about, as far as that can be known; empty if it is the file
-    as a whole. As text, one line that editors can read."""
+    """`key` is the setting or table that it is about, as far as that can be known; empty if it is
+    none in particular. `hides`: what the file says besides is not known. As text, one line that
+    editors can read."""
 
     place: Place
     key: str
     wrong: str
     right: str
+    hides: bool = False
 
     def __str__(self) -> str:
         return f"{self.place}: {self.wrong}; {self.right}"
@@ -62,15 +58,44 @@ Found = Setting | Mistake
 
 def check_text(file: Path, text: str) -> Iterator[Found]:
     """Each setting of the text that is right for itself, and each mistake."""
+    if text.startswith("\ufeff"):
+        wrong = "it begins with a byte order mark"
+        yield Mistake(Place(file, 1), "", wrong, "save it as UTF-8 without one")
+        text = text[1:]
     try:
         tables = tomllib.loads(text)
         lines = places(text)
-    except ValueError as error:  # TOMLDecodeError is one, a number of 5000 digits gives another
-        yield _not_toml(file, text, str(error))
-    except RecursionError:
-        yield Mistake(Place(file, 0), "", "nested too deeply", "write settings, as in port = 8884")
+    except NOT_TOML as error:
+        yield from _check_pieces(file, text, error)
     else:
-        yield from _Checker(file, lines).check(tables, ())
+        yield from _Checker(file, lines).check(tables, (), ())
+
+
+def _check_pieces(file: Path, text: str, error: BaseException) -> Iterator[Found]:
+    """Of a text that is not TOML. What is wrong with a table's header is found with each of its
+    keys, and told once."""
+    told: set[Mistake] = set()
+    split = tuple(pieces(text))
+    if not any(isinstance(piece, Unsound) for piece in split):
+        yield Mistake(Place(file, 0), "", f"not TOML: {error}", _TOML, hides=True)
+    for piece in split:
+        if isinstance(piece, Unsound):
+            yield _unsound(file, piece)
+            continue
+        for each in _Checker(file, piece.places).check(piece.tables, (), ()):
+            if isinstance(each, Setting) or each not in told:
+                yield each
+            if isinstance(each, Mistake):
+                told.add(each)
+
+
+def _unsound(file: Path, found: Unsound) -> Mistake:
+    place = Place(file, found.line)
+    meant = nearest(found.path)[0] if found.path else ""
+    if found.again:
+        shown = ".".join(map(written_key, found.path))
+        return Mistake(place, meant, f"{shown} {found.wrong}", "write each key and each table once")
+    return Mistake(place, meant, found.wrong, _TOML, hides=meant not in RIGHT)
 
 
 def check_together(
@@ -93,54 +118,81 @@ def _with_place(config: Config, key: str, origins: dict[str, Place], here: Place
     return shown if origin == here else f"{shown}, at {origin}"
 
 
-def _not_toml(file: Path, text: str, said: str) -> Mistake:
-    match = _AT_LINE.search(said)
-    end = text.rstrip().count("\n") + 1
-    line = int(match[1] or end) if match else 0
-    if text.startswith("\ufeff"):
-        return Mistake(
-            Place(file, 1), "", "it begins with a byte order mark", "save it as UTF-8 without one"
-        )
-    what = _AT_LINE.sub("", said)
-    return Mistake(
-        Place(file, line), "", f"not TOML: {what[:1].lower()}{what[1:]}",
-        'write lines such as port = 8884, each key once, and text in quotes, as in rack = "r12"',
-    )  # fmt: skip
-
-
 class _Checker:
+    """`path` is where something stands, `meant` the option that it is, or was meant to be."""
+
     def __init__(self, file: Path, lines: dict[KeyPath, int]) -> None:
         self._file = file
         self._lines = lines
 
-    def check(self, table: dict[str, Any], above: tuple[str, ...]) -> Iterator[Found]:
+    def check(
+        self, table: dict[str, Any], path: KeyPath, meant: tuple[str, ...]
+    ) -> Iterator[Found]:
         for name, value in table.items():
-            path = (*above, name)
-            key = ".".join(path)
-            if key not in RIGHT or key.count(".") != len(above):
-                shown = ".".join(map(written_key, path))
-                meant, right = _nearest(path)
-                yield self._mistake(path, meant, f"there is no option {shown}", right)
-            elif key not in EFFECTS and isinstance(value, dict):
-                yield from self.check(value, path)
-            elif _is_right(key, value):
-                yield Setting(key, value, self._place(path))
-            else:
-                yield from self._wrong_value(path, key, value)
+            yield from self._option((*path, name), (*meant, name), value)
 
-    def _wrong_value(self, path: tuple[str, ...], key: str, value: Any) -> Iterator[Mistake]:
-        """Of a list each element that is wrong for itself, if there are any."""
-        elements = value if isinstance(value, list) and _takes_lists(key) else ()
-        wrong = [
-            self._mistake((*path, index), key, f"{key} cannot have {_shown(each)}", _right(key))
-            for index, each in enumerate(elements)
-            if not _is_right(key, [each])
-        ]
-        yield from wrong
-        if not wrong:
-            better = _better(key, value)
-            right = _right(key) if better is None else f"did you mean {path[-1]} = {better}?"
-            yield self._mistake(path, key, f"{key} cannot be {_shown(value)}", right)
+    def _option(self, path: KeyPath, meant: tuple[str, ...], value: Any) -> Iterator[Found]:
+        key = ".".join(meant)
+        if key not in RIGHT or key.count(".") != len(meant) - 1:
+            yield from self._unknown(path, meant, value)
+        elif key not in EFFECTS and isinstance(value, dict):
+            yield from self.check(value, path, meant)
+        elif key not in EFFECTS:
+            yield self._wrong(path, key, value)
+            yield from self._within(value, path, meant)
+        elif key in LISTS and isinstance(value, list):
+            yield from self._list(path, key, value)
+        elif is_right(key, value):
+            yield Setting(key, value, self._place(path))
+        else:
+            yield self._wrong(path, key, value)
+
+    def _unknown(self, path: KeyPath, meant: tuple[str, ...], value: Any) -> Iterator[Mistake]:
+        """If one knows what was meant, what would be wrong then is told, too."""
+        key, right = nearest(meant)
+        if key in RIGHT and not fits(key, value):
+            right = f"{right}{'' if right.endswith('?') else ';'} {right_for(key)}"
+        shown = ".".join(map(written_key, meant))
+        yield self._mistake(path, key, f"there is no option {shown}", right)
+        if key in RIGHT and key not in EFFECTS:
+            yield from self._within(value, path, tuple(key.split(".")))
+
+    def _within(self, value: Any, path: KeyPath, meant: tuple[str, ...]) -> Iterator[Mistake]:
+        """What is wrong in a table that is not where it belongs: a setting it is not."""
+        if isinstance(value, dict):
+            found = self.check(value, path, meant)
+            yield from (each for each in found if isinstance(each, Mistake))
+        elif isinstance(value, list):
+            for index, each in enumerate(value):
+                if isinstance(each, dict):
+                    yield from self._within(each, (*path, index), meant)
+
+    def _list(self, path: KeyPath, key: str, value: list[Any]) -> Iterator[Found]:
+        """Each element that is wrong for itself, or the same as another, and the list as such."""
+        rule = LISTS[key]
+        mistakes: list[Mistake] = []
+        seen: list[object] = []
+        for index, each in enumerate(value):
+            if not is_right(key, [each]):
+                wrong = f"{key} cannot have {_shown(each)}"
+            elif rule.same is not None and rule.same(each) in seen:
+                wrong = f"{key} has {_shown(each)} already"
+            else:
+                seen += [] if rule.same is None else [rule.same(each)]
+                continue
+            mistakes.append(self._mistake((*path, index), key, wrong, right_for(key)))
+        if len(value) < rule.least:
+            mistakes.append(self._wrong(path, key, value))
+        elif len(value) > rule.most:
+            wrong = f"{key} cannot have {len(value)} elements"
+            mistakes.append(self._mistake(path, key, wrong, right_for(key)))
+        yield from mistakes or (Setting(key, value, self._place(path)),)
+
+    def _wrong(self, path: KeyPath, key: str, value: Any) -> Mistake:
+        better = better_value(key, value)
+        name = key.rpartition(".")[2]
+        right = right_for(key) if better is None else f"did you mean {name} = {better}?"
+        return self._mistake(path, key, f"{key} cannot be {_shown(value)}", right)
 
     def _mistake(self, path: KeyPath, key: str, wrong: str, right: str) -> Mistake:
         return Mistake(self._place(path), key, wrong, right)
@@ -149,87 +201,13 @@ class _Checker:
         return Place(self._file, self._lines[path])
 
 
-def _alone(key: str, value: Any) -> Config:
-    """With no other setting. ValidationError where it is of the wrong type."""
-    tables = value
-    for part in reversed(key.split(".")):
-        tables = {part: tables}
-    return msgspec.convert(tables, Config)
-
-
-def _is_right(key: str, value: Any) -> bool:
-    try:
-        config = _alone(key, value)
-        if key in CHECKS:
-            CHECKS[key](config)
-    except _WRONG:
-        return False
-    return True
-
-
-def _takes_lists(key: str) -> bool:
-    try:
-        _alone(key, [])
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def _right(key: str) -> str:
-    return f"write {RIGHT[key]}"
-
-
 def _shown(value: object) -> str:
-    text = "a table" if isinstance(value, dict) else written(value)
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return "a list of tables"
+    try:
+        text = written(value)
+    except RecursionError:
+        return "what is nested so deeply"
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
-
-
-# --- what was meant ----------------------------------------------------------------------------
-
-
-def _nearest(path: tuple[str, ...]) -> tuple[str, str]:
-    """The option that was meant, and words for it: the same name in another table, else one of a
-    similar name, in this table or another."""
-    *above, name = path
-    key, table = ".".join(path), ".".join(above)
-    if key in RIGHT:
-        return key, f"write {key} without quotes around its dots"
-    here = {last: known for known, where, last in _OPTIONS if where == table}
-    there = {last: known for known, where, last in _OPTIONS if where != table}
-    if name in there:
-        where = there[name].rpartition(".")[0]
-        return there[name], f"{name} belongs " + (
-            f"in the table [{where}]" if where else "above the first table"
-        )
-    for choice in (here, there):
-        for last in difflib.get_close_matches(name, choice, 1):
-            return choice[last], f"did you mean {choice[last]}?"
-    return key, f"the options here are {', '.join(here.values())}"
-
-
-def _better(key: str, value: Any) -> str | None:
-    """What was meant by a value of the wrong type, or by a mistyped word; None: no idea."""
-    for meant in _meanings(key, value):
-        if _is_right(key, meant):
-            return written(meant)
-    return None
-
-
-def _meanings(key: str, value: Any) -> Iterator[Any]:
-    if isinstance(value, bool | dict):
-        return
-    if isinstance(value, str):
-        for number in (int, float):
-            try:
-                yield number(value)
-            except (ValueError, OverflowError):
-                continue
-        yield from difflib.get_close_matches(value.lower(), _words(key), 1)
-    elif isinstance(value, int | float):
-        yield written(value)
-    yield [value]
-
-
-def _words(key: str) -> list[str]:
-    value = Config().value_of(key)
-    return [str(word) for word in type(value)] if isinstance(value, StrEnum) else []

@@ -7,7 +7,8 @@ Path = tuple[str | int, ...]
 
 _BLANK = re.compile(r"[ \t]*")
 _BETWEEN = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_KEY = re.compile(r"""[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""")
+KEY = r"""[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'"""
+_KEY = re.compile(KEY)
 _SCALAR = re.compile(
     r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}'
     r"|'''(?:[^']|'{1,2}(?!'))*'{3,5}"
@@ -28,6 +29,11 @@ def places(text: str) -> dict[Path, int]:
     scanner = _Scanner(text)
     scanner.document()
     return scanner.found
+
+
+def key_path(dotted: str) -> tuple[str, ...]:
+    """The parts of a dotted key. ValueError if it is none."""
+    return tuple(map(str, _Scanner(dotted).key()))
 
 
 class _Scanner:
@@ -53,6 +59,9 @@ class _Scanner:
             else:
                 self._entry(table)
             self._take(_BETWEEN)
+
+    def key(self) -> Path:
+        return self._named(())
 
     def _entry(self, table: Path) -> None:
         path = self._named(table)

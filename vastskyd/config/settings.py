@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from vastskyd.core.model import Duration, Encryption, Record, Role
-from vastskyd.core.reaching import PORT_MAX, own_address
+from vastskyd.core.reaching import ADDRESSES_MAX, PORT_MAX, own_address
 from vastskyd.core.units import GIB, TIB, parse_size
 
 DEFAULT_PATH = Path("/etc/vastsky/vastskyd.toml")
@@ -24,8 +24,8 @@ RIGHT: dict[str, str] = {
     "state_dir": 'an absolute directory, as in state_dir = "/var/lib/vastsky"',
     "runtime_dir": 'an absolute directory, as in runtime_dir = "/run/vastsky"',
     "roles": 'a list of "manager", "storage" and "head", each once',
-    "addresses": "a list of this host's own IP addresses, one per data network (0.0.0.0, :: and"
-    ' multicast are no host\'s own), as in ["10.0.1.7", "10.0.2.7"]',
+    "addresses": "a list of this host's own IP addresses, one per data network, at most 4"
+    ' (0.0.0.0, :: and multicast are no host\'s own), as in ["10.0.1.7", "10.0.2.7"]',
     "port": "a TCP port from 1 to 65535",
     "rack": 'at most 63 letters, digits, ".", "_" and "-", as in rack = "r12"',
     "log_level": '"debug", "info", "warning" or "error"',
@@ -205,21 +205,13 @@ def _absolute(directory: str) -> None:
         raise ValueError
 
 
-def _check_roles(config: Config) -> None:
-    roles = config.roles
-    if roles is not None and (not roles or len(set(roles)) != len(roles)):
-        raise ValueError
-
-
 def _check_addresses(config: Config) -> None:
-    if len({own_address(address) for address in config.addresses}) != len(config.addresses):
-        raise ValueError
+    for address in config.addresses:
+        own_address(address)
 
 
 def _check_auto_enroll(config: Config) -> None:
-    if len(config.auto_enroll) > AUTO_ENROLL_MAX or not all(
-        _DISK_PATTERN.fullmatch(pattern) for pattern in config.auto_enroll
-    ):
+    if not all(_DISK_PATTERN.fullmatch(pattern) for pattern in config.auto_enroll):
         raise ValueError
 
 
@@ -236,7 +228,6 @@ def _check_rack(config: Config) -> None:
 CHECKS: dict[str, Callable[[Config], None]] = {
     "state_dir": lambda config: _absolute(config.state_dir),
     "runtime_dir": lambda config: _absolute(config.runtime_dir),
-    "roles": _check_roles,
     "addresses": _check_addresses,
     "rack": _check_rack,
     "auto_enroll": _check_auto_enroll,
@@ -253,6 +244,23 @@ CHECKS: dict[str, Callable[[Config], None]] = {
     "placement.segment_max": lambda config: _between(
         config.placement.segment_max_bytes, SEGMENT_MAX_LEAST_BYTES, SEGMENT_MAX_MOST_BYTES
     ),
+}
+
+
+@dataclass(frozen=True)
+class Several:
+    """How many elements a list may have, each right for itself; those that are the `same` are one
+    too many."""
+
+    least: int = 0
+    most: int = 64
+    same: Callable[[str], object] | None = None
+
+
+LISTS = {
+    "roles": Several(least=1, same=str),
+    "addresses": Several(most=ADDRESSES_MAX, same=own_address),
+    "auto_enroll": Several(most=AUTO_ENROLL_MAX),
 }
 
 

@@ -1,5 +1,8 @@
 """The configuration as people and programs are shown it."""
 
+import os
+from pathlib import Path
+
 from vastskyd.config.files import Reading
 from vastskyd.config.settings import EFFECTS, Config, Effect
 from vastskyd.core.model import Record
@@ -31,7 +34,7 @@ class ConfigView(Record):
 def view(reading: Reading) -> ConfigView:
     """Of a reading without mistakes."""
     return ConfigView(
-        files=tuple(map(str, reading.files)),
+        files=tuple(map(_shown, reading.files)),
         settings=tuple(_setting(reading, key) for key in EFFECTS),
     )
 
@@ -42,10 +45,15 @@ def _setting(reading: Reading, key: str) -> SettingView:
         key=key,
         value=_plain(reading.config, key),
         default=_plain(Config(), key),
-        file="" if place is None else str(place.file),
+        file="" if place is None else _shown(place.file),
         line=0 if place is None else place.line,
         effect=EFFECTS[key],
     )
+
+
+def _shown(file: Path) -> str:
+    """Its name may be any bytes."""
+    return os.fsencode(file).decode("utf-8", "replace")
 
 
 def _plain(config: Config, key: str) -> Value:

@@ -19,13 +19,19 @@ def written(value: object) -> str:
         case int() if value.bit_length() > _HEX_FROM_BITS:
             return hex(value)
         case str():
-            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+            return "".join(map(_visible, json.dumps(str(value), ensure_ascii=False)))
         case list() | tuple():
             return f"[{', '.join(written(each) for each in value)}]"
         case dict():
             inside = ", ".join(f"{written_key(key)} = {written(of)}" for key, of in value.items())
             return f"{{ {inside} }}" if inside else "{}"
     return str(value)
+
+
+def _visible(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return f"\\u{ord(letter):04x}" if ord(letter) < 1 << 16 else f"\\U{ord(letter):08x}"
 
 
 def written_key(key: str) -> str:

@@ -9,6 +9,7 @@ from vastskyd.core.model import Node
 # Each head has a port of its own, the same on every storage host, so that a firewall can know it.
 EXPORT_PORT_FIRST = 10810
 PORT_MAX = 65535
+ADDRESSES_MAX = 4  # data networks
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -1,4 +1,4 @@
-"""Sizes as people write them, and the grid that extents lie on."""
+"""Sizes and durations as people write them, and the grid that extents lie on."""
 
 import re
 
@@ -17,9 +17,23 @@ GRAIN_BYTES = MIB
 # Kept free before md's data for its superblock, its bitmap, and a later reshape.
 MD_DATA_OFFSET_BYTES = 4 * MIB
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
+_SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
 _SIZE_END_BYTES = 1 << 63
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+
+
+def parse_duration_s(text: str) -> float:
+    """
+    >>> parse_duration_s("90s"), parse_duration_s("1.5 h")
+    (90.0, 5400.0)
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidError(f"{text!r} is no duration", hint="write 30m, 1h or 2d")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_size(text: str) -> int:

@@ -10,12 +10,11 @@ from vastskyd.core.api import CreateToken, Join, Joined, Token
 from vastskyd.core.errors import ConflictError, DeniedError, ExistsError, InvalidError
 from vastskyd.core.ids import ClusterId, NodeId, node_id
 from vastskyd.core.model import JoinSecret, Node, Role, Severity
-from vastskyd.core.reaching import free_export_port
+from vastskyd.core.reaching import ADDRESSES_MAX, free_export_port
 from vastskyd.core.turn import Turn
 
 _SECRET_DIGITS = 64
 _VALID_MAX_S = 30 * 86400.0
-_ADDRESSES_MAX = 4
 
 
 class Issuer(Protocol):
@@ -78,7 +77,7 @@ def join(turn: Turn, issuer: Issuer, request: Join) -> Joined:
             hint="make one that is, on a host of the cluster: `vastskyctl cluster token"
             f" --role {' --role '.join(roles)}`",
         )
-    if not 1 <= len(request.addresses) <= _ADDRESSES_MAX:
+    if not 1 <= len(request.addresses) <= ADDRESSES_MAX:
         raise InvalidError("a node needs one address per data network, at most four")
     _refuse_taken(turn, name, request)
     node = add_node(turn, name, roles, request.addresses, request.port, request.rack)
