@@ -451,6 +451,21 @@ class Peers(Protocol):
         came up or went down."""
 
 
+class Addresses(Protocol):
+    """IP addresses of this host, asked of the kernel anew each time: it may have to wait, so not
+    on an event loop."""
+
+    def all(self) -> tuple[str, ...]:
+        """Those in use, but for IPv6's temporary ones, which change by themselves."""
+
+    def has(self, address: str) -> bool:
+        """Whether a connection can begin there."""
+
+    def of_default_route(self) -> tuple[str, ...]:
+        """The one that the kernel would send from to hosts elsewhere; none without such a route.
+        Nothing is sent."""
+
+
 class Clock(Protocol):
     def now_s(self) -> float:
         """Wall clock, seconds since 1970: for people and expiry."""

@@ -274,6 +274,14 @@ def test_a_single_host_says_where_others_reach_it(run: Run) -> None:
     assert "hosts that join later reach it at 10.0.0.1\n" in said
 
 
+@pytest.mark.parametrize("single", [["--single"], []])
+def test_a_host_that_no_other_reaches_says_so(run: Run, single: list[str]) -> None:
+    said = run("cluster", "init", *single, "--address", "127.0.0.1").stdout
+    assert "no other host can ever join it: 127.0.0.1 leads each host to itself\n" in said
+    assert "cluster token" not in said
+    assert "disk enrol" in said
+
+
 def test_a_token_can_come_by_pipe(run: Run, cluster: FakeCluster) -> None:
     assert run("join", "-", typed="secret\n").exit_code == 0
     assert cluster.asked == [api.JoinCluster(token="secret")]

@@ -1,19 +1,18 @@
 """A cluster is made: what the first host becomes."""
 
-import ipaddress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from tests.fakes.addresses import FakeAddresses
 from tests.kernel.calls_here import CallsHere
 from vastskyd.config.settings import Config
 from vastskyd.core.api import InitCluster
-from vastskyd.core.errors import BusyError, InvalidError
+from vastskyd.core.errors import BusyError, InvalidError, NotFoundError
 from vastskyd.core.model import Apart, Role
 from vastskyd.core.reaching import EXPORT_PORT_FIRST
 from vastskyd.core.state import load
-from vastskyd.kernel import addresses
-from vastskyd.kernel.addresses import of_default_route
 from vastskyd.kernel.clock import SystemClock
 from vastskyd.ports import DmDevice
 from vastskyd.roles import daemon, founding
@@ -22,6 +21,7 @@ from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
 
 ROUTE = "10.20.30.40"
+HERE = FakeAddresses("10.0.0.1", "169.254.7.7", ROUTE, "10.0.1.1", "fe80::1", routed=ROUTE)
 
 
 @pytest.fixture
@@ -29,17 +29,12 @@ def config(tmp_path: Path) -> Config:
     return Config(state_dir=str(tmp_path / "state"))
 
 
-@pytest.fixture
-def routed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(founding, "of_default_route", lambda: (ROUTE,))
-
-
 def single(**members: object) -> InitCluster:
     return InitCluster(name="", node="n1", single=True, **members)  # type: ignore[arg-type]
 
 
-def found(config: Config, request: InitCluster) -> Identity:
-    return founding.found(config, SystemClock(), request, Credentials(None))
+def found(config: Config, request: InitCluster, here: FakeAddresses = HERE) -> Identity:
+    return founding.found(config, SystemClock(), request, Credentials(None), here)
 
 
 def copies_apart(config: Config) -> Apart:
@@ -50,27 +45,56 @@ def copies_apart(config: Config) -> Apart:
         store.close()
 
 
-@pytest.mark.usefixtures("routed")
 def test_a_single_host_has_all_roles_and_the_address_of_its_default_route(config: Config) -> None:
     made = found(config, single())
     assert (made.roles, made.addresses) == (tuple(Role), (ROUTE,))
     assert copies_apart(config) is Apart.DISK
 
 
-@pytest.mark.usefixtures("routed")
 def test_an_address_that_is_given_goes_before(config: Config) -> None:
     made = found(config, single(addresses=("10.0.0.1", "10.0.1.1")))
     assert made.addresses == ("10.0.0.1", "10.0.1.1")
 
 
-def test_without_a_default_route_an_address_is_to_be_given(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(founding, "of_default_route", tuple)
+def test_without_a_default_route_an_address_is_to_be_given(config: Config) -> None:
+    two = FakeAddresses("10.0.0.1", "10.0.1.1")
     with pytest.raises(InvalidError, match="no data address") as refused:
-        found(config, single())
-    assert "--address" in refused.value.hint
-    assert found(config, single(addresses=("127.0.0.1",)))
+        found(config, single(), two)
+    assert refused.value.hint.startswith("it has 10.0.0.1, 10.0.1.1; give --address")
+    assert found(config, single(addresses=("127.0.0.1",)), two)
+
+
+def test_without_a_default_route_the_only_address_is_taken(config: Config) -> None:
+    made = found(config, single(), FakeAddresses("169.254.7.7", "10.0.0.1", "fe80::1"))
+    assert made.addresses == ("10.0.0.1",)
+
+
+def test_a_host_without_a_network_is_told_so(config: Config) -> None:
+    with pytest.raises(InvalidError, match="no data address") as refused:
+        found(config, single(), FakeAddresses("fe80::1"))
+    assert refused.value.hint.startswith("it has none in any network: bring that up first;")
+    assert "127.0.0.1 does for a host" in refused.value.hint
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_address_that_the_host_has_not_got_is_refused(config: Config, alone: bool) -> None:
+    for given in (config, msgspec.structs.replace(config, addresses=("10.0.0.1", "10.0.0.9"))):
+        wanted = () if given.addresses else ("10.0.0.1", "10.0.0.9")
+        request = InitCluster(name="", node="n1", single=alone, addresses=wanted)
+        with pytest.raises(
+            NotFoundError, match=r"this host has no address 10\.0\.0\.9$"
+        ) as refused:
+            found(given, request)
+        assert refused.value.hint == (
+            f"it has 10.0.0.1, {ROUTE}, 10.0.1.1; give --address once per data network, the same"
+            " order on every host, or write addresses = [...] in /etc/vastsky/vastskyd.toml"
+        )
+    assert not config.state_path.exists()
+
+
+def test_of_several_that_it_has_not_got_all_are_told(config: Config) -> None:
+    with pytest.raises(NotFoundError, match=r"no address 10\.0\.0\.8 and no 10\.0\.0\.9$"):
+        found(config, single(addresses=("10.0.0.8", "10.0.0.1", "10.0.0.9")))
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "ff02::1", "host1"])
@@ -91,13 +115,11 @@ def test_a_host_that_speaks_at_a_port_of_exports_has_its_own_elsewhere(tmp_path:
     assert (node.port, node.export_port) == (EXPORT_PORT_FIRST, EXPORT_PORT_FIRST + 1)
 
 
-@pytest.mark.usefixtures("routed")
 def test_a_single_host_with_fewer_roles_is_none(config: Config) -> None:
     with pytest.raises(InvalidError, match="a single host has all roles"):
         found(config, single(roles=(Role.MANAGER, Role.HEAD)))
 
 
-@pytest.mark.usefixtures("routed")
 def test_another_first_host_is_told_its_addresses_and_keeps_copies_on_hosts(
     config: Config,
 ) -> None:
@@ -105,15 +127,6 @@ def test_another_first_host_is_told_its_addresses_and_keeps_copies_on_hosts(
         found(config, InitCluster(name="", node="n1"))
     found(config, InitCluster(name="", node="n1", addresses=("10.0.0.1",)))
     assert copies_apart(config) is Apart.HOST
-
-
-def test_the_default_route_by_the_real_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = of_default_route()
-    assert len(found) <= 1
-    for address in found:
-        assert not ipaddress.ip_address(address).is_loopback
-    monkeypatch.setattr(addresses, "_ELSEWHERE", ())
-    assert of_default_route() == ()
 
 
 def test_an_address_that_is_given_twice_is_refused(config: Config) -> None:
@@ -136,14 +149,13 @@ class Devices:
         pass
 
 
-@pytest.mark.usefixtures("routed")
 async def test_a_host_with_anothers_volumes_founds_no_cluster(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would take them down under whoever uses them: its state directory may just be lost."""
     there = Devices("vastsky-extent-00000000000000e1", "vastsky-volume-data")
     monkeypatch.setattr(daemon, "HostKernel", lambda *_: there)
-    host = daemon.Host(config, CallsHere())
+    host = daemon.Host(config, CallsHere(), addresses=HERE)
     with pytest.raises(BusyError, match="attached here: vastsky-volume-data") as refused:
         await host.init(single())
     assert "state directory" in refused.value.hint

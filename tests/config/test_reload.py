@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tests.config.test_config import EVERYTHING
+from tests.fakes.addresses import FakeAddresses
 from tests.kernel.calls_here import CallsHere
 from vastskyd.__main__ import _reload
 from vastskyd.config.files import load, read
@@ -58,7 +59,8 @@ def test_the_journal_names_what_waits_for_more(
 async def test_what_a_host_joins_with_is_what_was_reloaded_last(
     tmp_path: Path, other: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host = Host(Config(state_dir=str(tmp_path)), CallsHere())
+    here = FakeAddresses(*other.addresses)
+    host = Host(Config(state_dir=str(tmp_path)), CallsHere(), addresses=here)
     roles = (Role.MANAGER, Role.HEAD)
     host.reconfigure(msgspec.structs.replace(other, roles=roles))
     await host.init(api.InitCluster(name="demo", node="m1"))

@@ -7,7 +7,7 @@ from vastskyd.core.errors import ConflictError, InvalidError
 from vastskyd.core.facts import Facts
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Cluster, Node, Role
-from vastskyd.core.reaching import EXPORT_PORT_FIRST, free_export_port, own_address
+from vastskyd.core.reaching import EXPORT_PORT_FIRST, free_export_port, is_loopback, own_address
 from vastskyd.core.state import ClusterState, Draft
 from vastskyd.core.turn import Policy, Turn
 from vastskyd.roles.joining import create_token, join
@@ -30,6 +30,21 @@ def test_no_host_has_it(text: str) -> None:
     with pytest.raises(InvalidError, match="no host's own address") as caught:
         own_address(text)
     assert "this host" in caught.value.hint
+
+
+def test_what_means_another_host_on_each_link_is_none() -> None:
+    with pytest.raises(InvalidError, match="fe80::1 is link-local") as caught:
+        own_address("fe80::1")
+    assert "this host" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "is_it"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True),
+     ("10.0.0.1", False), ("fd00::1", False), ("fe80::1", False), ("host1", False)],
+)  # fmt: skip
+def test_what_is_loopback(text: str, is_it: bool) -> None:
+    assert is_loopback(text) == is_it
 
 
 def node(name: str, port: int, export_port: int) -> Node:

@@ -237,7 +237,7 @@ class FakeCluster:
         self.asked.append(request)
         if self.fault is not None:
             raise self.fault
-        return JOIN
+        return msgspec.structs.replace(JOIN, addresses=request.addresses or JOIN.addresses)
 
     async def join(
         self, token: str, addresses: tuple[str, ...], rack: str, node: str, roles: tuple[Role, ...]

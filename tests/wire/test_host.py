@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.fakes.addresses import FakeAddresses
 from tests.kernel.calls_here import CallsHere
 from tests.wire.lab import HOST, M1, NOW_S, S1, Lab, soon, until
 from tests.wire.test_join import manager_of, token_for
 from vastskyd.config.settings import Config
-from vastskyd.core.errors import DamagedError
+from vastskyd.core.errors import DamagedError, InvalidError, NotFoundError
 from vastskyd.core.model import Role
 from vastskyd.roles import daemon, founding
 from vastskyd.roles.credentials import ADDRESSES, JOIN_TOKEN, NODE_KEY, Credentials
@@ -74,6 +75,47 @@ async def test_a_host_that_comes_up_before_the_manager_tries_again(
     await soon(booting)
     assert identities.load(tmp_path / "state") is not None
     assert caplog.text.count("tried again") == 1
+
+
+async def test_a_host_whose_address_comes_later_joins_once_it_is_there(
+    lab: Lab,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(daemon, "_JOIN_AGAIN_S", 0.05)
+    manager, registrar = await manager_of(lab)
+    token = token_for(lab, manager).encode()
+    here = FakeAddresses("10.0.0.7")
+    credentials = given(tmp_path / "c", token=token, addresses="10.0.0.7, 10.0.1.7")
+    booting = asyncio.create_task(
+        Booting(config(tmp_path), CallsHere(), credentials, addresses=here).run()
+    )
+    await until(lambda: "tried again" in caplog.text)
+    await asyncio.sleep(0.2)
+    assert caplog.messages.count(
+        "join: this host has no address 10.0.1.7; tried again (it has 10.0.0.7; give --address"
+        " once per data network, the same order on every host, or write addresses = [...] in"
+        " /etc/vastsky/vastskyd.toml)"
+    ) == 1  # fmt: skip
+    assert not registrar.seen
+    here.own = ("10.0.0.7", "10.0.1.7")
+    await soon(booting)
+    ((request, _),) = registrar.seen
+    assert request.addresses == ("10.0.0.7", "10.0.1.7")
+
+
+async def test_who_is_there_to_ask_is_refused_at_once(lab: Lab, tmp_path: Path) -> None:
+    manager, registrar = await manager_of(lab)
+    token = token_for(lab, manager).encode()
+    host = Booting(config(tmp_path), CallsHere(), addresses=FakeAddresses("10.0.0.7"))
+    with pytest.raises(NotFoundError, match=r"this host has no address 10\.0\.0\.9"):
+        await host.join(token, ("10.0.0.9",), "", "", ())
+    other = token_for(lab, manager, addresses=("10.0.0.1",)).encode()
+    with pytest.raises(InvalidError, match=r"127\.0\.0\.1 leads other hosts to themselves"):
+        await host.join(other, ("127.0.0.1",), "", "", ())
+    assert not registrar.seen
+    assert identities.load(tmp_path / "state") is None
 
 
 @pytest.mark.parametrize(

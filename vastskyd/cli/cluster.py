@@ -21,6 +21,7 @@ from vastskyd.cli.output import print_json, say
 from vastskyd.cli.recover import recover
 from vastskyd.core import answers, api
 from vastskyd.core.model import Apart, Encryption, Role
+from vastskyd.core.reaching import is_loopback
 
 
 @click.group()
@@ -39,7 +40,8 @@ def cluster() -> None:
               help="none: for isolated networks only. [default: as configured]")  # fmt: skip
 @click.option("--single", is_flag=True,
               help="On this host alone, for now: all roles, copies on different disks, and the"
-              " address of its default route unless --address gives another.")  # fmt: skip
+              " address of its default route, or its only one, unless --address gives another."
+              )  # fmt: skip
 @json_option
 def init(
     single: bool,
@@ -72,13 +74,8 @@ def init(
     with connect() as client:
         host = client.ask(request, answers.Initialised)
     _report(host, as_json)
-    if as_json:
-        return
-    if single:
-        say(f"hosts that join later reach it at {', '.join(host.addresses)}")
-        say("next: `vastskyctl disk list --all`, and `vastskyctl disk enrol PATH...`")
-    else:
-        say("next: `vastskyctl cluster token`, and on each other host `vastskyctl join TOKEN`")
+    if not as_json:
+        _say_what_next(host.addresses, single=single)
 
 
 @cluster.command("set")
@@ -164,6 +161,19 @@ def join(
     )
     with connect() as client:
         _report(client.ask(request, answers.Initialised), as_json)
+
+
+def _say_what_next(addresses: tuple[str, ...], *, single: bool) -> None:
+    shown = ", ".join(addresses)
+    alone = any(map(is_loopback, addresses))
+    if alone:
+        say(f"no other host can ever join it: {shown} leads each host to itself")
+    elif single:
+        say(f"hosts that join later reach it at {shown}")
+    if single or alone:
+        say("next: `vastskyctl disk list --all`, and `vastskyctl disk enrol PATH...`")
+    else:
+        say("next: `vastskyctl cluster token`, and on each other host `vastskyctl join TOKEN`")
 
 
 def _report(host: answers.Initialised, as_json: bool) -> None:

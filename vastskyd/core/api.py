@@ -331,7 +331,7 @@ class InitCluster(Record):
     """Make a cluster of which this host is the first node and the manager. Empty members are
     left to vastskyd: `node` is the host's name, the others as configured. `single`: it is the only
     host for now: it has all roles, keeps the copies of volumes on different disks, and its address
-    is that of its default route.
+    is that of its default route, or its only one.
     Answer: Initialised. ConflictError if the host belongs to a cluster."""
 
     name: str

@@ -26,7 +26,21 @@ def own_address(text: str) -> Address:
             f"{text} is no host's own address",
             hint="give the address of this host at which the others reach it",
         )
+    if address.is_link_local and getattr(address, "scope_id", "") is None:
+        raise InvalidError(
+            f"{text} is link-local: it is an address only together with an interface",
+            hint="give the address of this host at which the others reach it",
+        )
     return address
+
+
+def is_loopback(text: str) -> bool:
+    """Each host has it, and reaches itself there."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def free_export_port(nodes: Iterable[Node], taken: Iterable[int]) -> int:

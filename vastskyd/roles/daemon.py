@@ -15,6 +15,7 @@ from vastskyd.core.errors import (
     BusyError,
     ConflictError,
     DeviceError,
+    NotFoundError,
     UnreachableError,
     VastskyError,
 )
@@ -26,11 +27,13 @@ from vastskyd.core.state import NO_CLUSTER
 from vastskyd.core.turn import Policy
 from vastskyd.exports.qsd import QemuExports
 from vastskyd.kernel import process
+from vastskyd.kernel.addresses import HostAddresses
 from vastskyd.kernel.calls import Calls
 from vastskyd.kernel.clock import SystemClock
 from vastskyd.kernel.disks import LinuxDisks
 from vastskyd.kernel.host import HostKernel
 from vastskyd.kernel.smart import LinuxSmart
+from vastskyd.ports import Addresses
 from vastskyd.roles import founding
 from vastskyd.roles.credentials import Credentials
 from vastskyd.roles.letting_go import LettingGo
@@ -61,12 +64,17 @@ class Host:
     """Answers for the cluster that this host belongs to; `run` until cancelled."""
 
     def __init__(
-        self, config: Config, calls: Calls, credentials: Credentials | None = None
+        self,
+        config: Config,
+        calls: Calls,
+        credentials: Credentials | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
         self._config = config
         self._calls = calls
         self._tuned = config
         self._credentials = credentials or Credentials(None)
+        self._addresses = addresses or HostAddresses()
         self._hub: PeerHub | None = None
         self._clock = SystemClock()
         self._identity = identities.load(config.state_path)
@@ -90,15 +98,15 @@ class Host:
 
     async def _join_by(self, token: str) -> None:
         """Of the token that the host was given at its first boot. Until it has joined, or it makes
-        no sense to try again."""
+        no sense to try again; an address that it has not got may come with its network."""
         log.info("joining the cluster of the join token in the credentials")
         last = ""
         while True:
             try:
                 await self.join(token, self._credentials.addresses(), "", "", ())
-            except UnreachableError as error:
+            except (UnreachableError, NotFoundError) as error:
                 if error.message != last:
-                    log.warning("join: %s; tried again", error.message)
+                    log.warning("join: %s; tried again (%s)", error.message, error.hint)
                 last = error.message
             except VastskyError as error:
                 log.error("join: %s", error)
@@ -208,7 +216,12 @@ class Host:
     async def init(self, request: api.InitCluster) -> answers.Initialised:
         made = await self._become(
             lambda: asyncio.to_thread(
-                founding.found, self._to_join_by(), self._clock, request, self._credentials
+                founding.found,
+                self._to_join_by(),
+                self._clock,
+                request,
+                self._credentials,
+                self._addresses,
             )
         )
         if Role.STORAGE in made.roles:
@@ -233,7 +246,9 @@ class Host:
             token=token, addresses=addresses, rack=rack, node=node, roles=roles
         )
         return await self._become(
-            lambda: founding.enter(self._to_join_by(), self._clock, request, self._credentials)
+            lambda: founding.enter(
+                self._to_join_by(), self._clock, request, self._credentials, self._addresses
+            )
         )
 
     async def _become(self, act: Callable[[], Awaitable[Identity]]) -> answers.Initialised:

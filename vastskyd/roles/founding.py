@@ -4,6 +4,7 @@ The identity file is written last: until it is there, nothing has happened that 
 not overwrite.
 """
 
+import asyncio
 import logging
 import shutil
 import socket
@@ -15,12 +16,12 @@ from vastskyd.core.api import InitCluster, JoinCluster
 from vastskyd.core.errors import ConflictError, DamagedError, InvalidError, NotFoundError
 from vastskyd.core.ids import SHORT_ID_DIGITS, ClusterId, NodeId, node_id
 from vastskyd.core.model import Apart, Cluster, Generation, Node, Role
-from vastskyd.core.reaching import free_export_port, own_address
+from vastskyd.core.reaching import free_export_port, is_loopback
 from vastskyd.core.state import Draft, load
-from vastskyd.kernel.addresses import of_default_route
-from vastskyd.ports import Clock
+from vastskyd.ports import Addresses, Clock
 from vastskyd.roles.credentials import Credentials
 from vastskyd.roles.joining import Issuer
+from vastskyd.roles.own_addresses import checked, of_itself, reachable
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
@@ -155,7 +156,13 @@ def issuer(config: Config, clock: Clock) -> Issuer:
         return LostAuthority(error.message)
 
 
-def found(config: Config, clock: Clock, request: InitCluster, credentials: Credentials) -> Identity:
+def found(
+    config: Config,
+    clock: Clock,
+    request: InitCluster,
+    credentials: Credentials,
+    here: Addresses,
+) -> Identity:
     """This host becomes the manager of a new cluster."""
     name = request.name or "vastsky"
     if len(name) > _NAME_LENGTH_MAX or not name.isprintable():
@@ -171,8 +178,8 @@ def found(config: Config, clock: Clock, request: InitCluster, credentials: Crede
         )
     addresses = request.addresses or config.addresses
     if request.single:
-        addresses = addresses or of_default_route()
-    addresses = _addresses(addresses)
+        addresses = addresses or of_itself(here)
+    addresses = checked(addresses, here)
     _refuse_leftovers(config)
     cluster = Cluster(
         id=ClusterId(clock.new_token(SHORT_ID_DIGITS)),
@@ -248,18 +255,26 @@ def _write_records(path: Path, cluster: Cluster, node: Node) -> None:
 
 
 async def enter(
-    config: Config, clock: Clock, request: JoinCluster, credentials: Credentials
+    config: Config,
+    clock: Clock,
+    request: JoinCluster,
+    credentials: Credentials,
+    here: Addresses,
 ) -> Identity:
-    """This host becomes a node of the cluster that made the token."""
+    """This host becomes a node of the cluster that made the token. NotFoundError: it has not got
+    an address that it is to have."""
     token = parse_token(request.token)
     if token.is_expired(clock.now_s()):
         raise InvalidError(
             "the join token has expired", hint="make a new one: 'vastskyctl cluster token'"
         )
+    # Within one host all reach each other by its loopback.
+    check = checked if all(map(is_loopback, token.addresses)) else reachable
+    addresses = await asyncio.to_thread(check, request.addresses or config.addresses, here)
     applicant = Applicant(
         node=_node_name(request.node),
         roles=_roles(request.roles or config.roles or token.roles),
-        addresses=_addresses(request.addresses or config.addresses),
+        addresses=addresses,
         port=config.port,
         rack=request.rack or config.rack,
     )
@@ -290,19 +305,3 @@ def _node_name(text: str) -> NodeId:
 
 def _roles(roles: tuple[Role, ...]) -> tuple[Role, ...]:
     return tuple(role for role in Role if role in roles)
-
-
-def _addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    if not addresses:
-        raise InvalidError(
-            "no data address is known for this host",
-            hint="give --address once per data network, the same order on every host,"
-            " or write addresses = [...] in /etc/vastsky/vastskyd.toml; 127.0.0.1 does for a host"
-            " that no other will ever join",
-        )
-    if len({own_address(address) for address in addresses}) < len(addresses):
-        raise InvalidError(
-            f"an address is there twice: {', '.join(addresses)}",
-            hint="give one for each data network",
-        )
-    return addresses
