@@ -84,6 +84,7 @@ def test_on_the_dashboard() -> None:
                     events=(msgspec.structs.replace(EVENTS[0], message=HOSTILE),),
                 ),
                 Rates(),
+                columns=300,
                 height=40,
             )
         )

@@ -7,7 +7,7 @@ import click
 
 from vastskyd.cli.complete import setting_keys
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import print_table
+from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown
 from vastskyd.core.errors import InvalidError, NotFoundError
 
@@ -66,10 +66,14 @@ def _is_named(setting: "SettingView", key: str) -> bool:
     return setting.key == key or setting.key.startswith(f"{key}.")
 
 
+_COLUMNS = (
+    Column("SETTING"), Column("VALUE", least=16), Column("FROM", spare=1, least=16),
+    Column("EFFECT", spare=2),
+)  # fmt: skip
+
+
 def _show(view: "ConfigView") -> None:
-    print_table(
-        ("SETTING", "VALUE", "FROM", "EFFECT"), [_row(setting) for setting in view.settings]
-    )
+    print_table(_COLUMNS, [_row(setting) for setting in view.settings])
 
 
 def _row(setting: "SettingView") -> tuple[str, ...]:

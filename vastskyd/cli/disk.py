@@ -9,7 +9,8 @@ from vastskyd.cli.connect import connect
 from vastskyd.cli.disk_view import show_disk
 from vastskyd.cli.jobs import start, start_each
 from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option
-from vastskyd.cli.output import interactive, paint, print_table, say
+from vastskyd.cli.output import interactive, paint, say
+from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.errors import InvalidError
@@ -18,6 +19,12 @@ from vastskyd.core.units import format_size
 
 if TYPE_CHECKING:
     from vastskyd.cli.client import Client
+
+
+_COLUMNS = (
+    Column("NODE"), Column("PATH", least=16), Column("SIZE", spare=3), Column("FREE", spare=2),
+    Column("STATE"), Column("SERIAL", spare=4), Column("ID", spare=1), Column("MESSAGE", least=16),
+)  # fmt: skip
 
 
 @click.group()
@@ -61,10 +68,7 @@ class _Disks:
         return answers.DiskList(disks=kept)
 
     def show(self, found: answers.DiskList) -> None:
-        print_table(
-            ("NODE", "PATH", "SIZE", "FREE", "STATE", "SERIAL", "ID", "MESSAGE"),
-            [_row(each) for each in found.disks],
-        )
+        print_table(_COLUMNS, [_row(each) for each in found.disks])
         if self._left_out and interactive():
             say(f"\n{self._left_out} more not enrolled: vastskyctl disk list --all")
 

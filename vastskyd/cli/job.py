@@ -13,14 +13,19 @@ from vastskyd.cli.output import (
     paint,
     print_facts,
     print_json,
-    print_table,
     say,
 )
+from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job
 from vastskyd.core.units import format_size
+
+_COLUMNS = (
+    Column("ID"), Column("KIND"), Column("ABOUT", least=20), Column("STATE"), Column("DONE"),
+    Column("STARTED", spare=1), Column("MESSAGE", least=20),
+)  # fmt: skip
 
 
 @click.group()
@@ -49,10 +54,7 @@ def list_(running: bool, watch: bool, as_json: bool) -> None:
 
 
 def _show_list(found: answers.JobList) -> None:
-    print_table(
-        ("ID", "KIND", "ABOUT", "STATE", "DONE", "STARTED", "MESSAGE"),
-        [_row(each) for each in found.jobs],
-    )
+    print_table(_COLUMNS, [_row(each) for each in found.jobs])
 
 
 def _row(each: Job) -> tuple[str, ...]:

@@ -13,13 +13,22 @@ from vastskyd.cli.output import (
     paint,
     print_facts,
     print_json,
-    print_table,
     say,
 )
+from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.ids import NodeId
 from vastskyd.core.units import format_size
+
+_COLUMNS = (
+    Column("NODE"), Column("STATE"), Column("ROLES", spare=2), Column("RACK", spare=1),
+    Column("ADDRESSES", least=16),
+)  # fmt: skip
+_DISK_COLUMNS = (
+    Column("DISK"), Column("SIZE", spare=2), Column("FREE", spare=1), Column("STATE"),
+    Column("VOLUMES", least=16),
+)  # fmt: skip
 
 
 @click.group()
@@ -50,7 +59,7 @@ def list_(watch: bool, as_json: bool) -> None:
 
 def _show(found: answers.NodeList) -> None:
     print_table(
-        ("NODE", "STATE", "ROLES", "RACK", "ADDRESSES"),
+        _COLUMNS,
         [
             (each.id, _state(each), ",".join(each.roles), each.rack, ",".join(each.addresses))
             for each in found.nodes
@@ -108,7 +117,7 @@ def _show_one(
     if enrolled:
         say()
         print_table(
-            ("DISK", "SIZE", "FREE", "STATE", "VOLUMES"),
+            _DISK_COLUMNS,
             [
                 (
                     each.path,

@@ -1,13 +1,13 @@
-"""What commands print: JSON for programs, aligned columns for people.
+"""What commands print: JSON for programs, aligned columns for people. Tables are in table.
 
-Columns are the same on a terminal and in a pipe, where nothing is cut off; colours are for
-terminals only (click strips them elsewhere) and not with NO_COLOR or on a dumb one.
+Colours are for terminals only (click strips them elsewhere) and not with NO_COLOR or on a dumb one.
 """
 
 import os
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 
 import click
@@ -42,8 +42,8 @@ def say(text: str = "", *, err: bool = False) -> None:
 
 
 def cell(text: str) -> str:
-    """On one line."""
-    return plain(" ".join(text.splitlines()))
+    """On one line, of which each letter has its width."""
+    return plain(" ".join(text.replace("\t", " ").splitlines()))
 
 
 def has_screen() -> bool:
@@ -86,23 +86,23 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
         return []
     rows = [[cell(each) for each in row] for row in rows]
     widths = [max(width(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(_pad, row, widths)).rstrip() for row in rows]
+    return ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
 
 
-def _pad(cell: str, to: int) -> str:
+def pad(cell: str, to: int) -> str:
     return cell + " " * (to - width(cell))
 
 
 def width(cell: str) -> int:
-    """Without what only colours it."""
-    return len(click.unstyle(cell))
+    """On a terminal, without what only colours it."""
+    shown = click.unstyle(cell)
+    return len(shown) if shown.isascii() else sum(map(_letter_width, shown))
 
 
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Always with its titles, also if there are no rows: a script counts lines from the second."""
-    filled = [[cell or "-" for cell in row] for row in rows]
-    for line in columns([[heading(title) for title in titles], *filled]):
-        click.echo(line)
+def _letter_width(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:

@@ -7,7 +7,8 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import interactive, print_facts, print_json, print_table, say
+from vastskyd.cli.output import interactive, print_facts, print_json, say
+from vastskyd.cli.table import Column, print_table
 from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError
 from vastskyd.core.units import format_size
@@ -107,6 +108,12 @@ def _confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True)
 
 
+_COLUMNS = (
+    Column("VOLUME"), Column("SIZE", spare=2), Column("COPIES", spare=1), Column("HEAD", spare=3),
+    Column("LEGS SEEN"),
+)  # fmt: skip
+
+
 def _show(view: answers.RecoveryView) -> None:
     print_facts(
         (
@@ -119,7 +126,7 @@ def _show(view: answers.RecoveryView) -> None:
     if view.volumes:
         say()
         print_table(
-            ("VOLUME", "SIZE", "COPIES", "HEAD", "LEGS SEEN"),
+            _COLUMNS,
             [
                 (
                     volume.name,

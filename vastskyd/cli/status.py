@@ -6,7 +6,8 @@ import click
 
 from vastskyd.cli.connect import connect
 from vastskyd.cli.options import json_option
-from vastskyd.cli.output import paint, print_facts, print_table, say
+from vastskyd.cli.output import paint, print_facts, say
+from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError
@@ -14,6 +15,11 @@ from vastskyd.core.units import format_size
 
 if TYPE_CHECKING:
     from vastskyd.cli.client import Client
+
+
+_COLUMNS = (
+    Column("VOLUME"), Column("DEVICE", spare=1), Column("STATE"), Column("MESSAGE", least=24),
+)  # fmt: skip
 
 
 @click.command()
@@ -84,7 +90,7 @@ def _show_local(view: answers.LocalView) -> None:
     if view.volumes:
         say("\nVolumes here, as this host sees them:")
         print_table(
-            ("VOLUME", "DEVICE", "STATE", "MESSAGE"),
+            _COLUMNS,
             [(each.name, each.device, paint(each.state), each.message) for each in view.volumes],
         )
 

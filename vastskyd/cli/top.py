@@ -20,10 +20,10 @@ EVENTS = 50  # more than a screen shows
 
 @click.command()
 def top() -> None:
-    """The whole cluster on one page, live: nodes, disks, volumes, rebuilds, events. Ctrl-C ends it.
+    """The whole cluster on one page, live: volumes, rebuilds, nodes, disks, events. Ctrl-C ends it.
 
-    What needs attention stands first in each table, and is what is shown if there is no room for
-    all. It needs a terminal; programs ask `vastskyctl status --watch --json` and the lists.
+    What is not well stands first in each table, and is what is shown if there is no room for all.
+    It needs a terminal; programs ask `vastskyctl status --watch --json` and the lists.
 
     \b
     Example:
@@ -50,7 +50,8 @@ def _run(client: "Client") -> None:
         note = ""
         while True:
             rates.see(newest)
-            live.update(page(newest, rates, height=console.height, note=note), refresh=True)
+            drawn = page(newest, rates, columns=console.width, height=console.height, note=note)
+            live.update(drawn, refresh=True)
             time.sleep(INTERVAL_S)
             try:
                 newest, note = _ask(client), ""

@@ -9,7 +9,8 @@ from vastskyd.cli.connect import connect
 from vastskyd.cli.here import leave, one_volume, take
 from vastskyd.cli.jobs import show_rehearsed, start, start_each
 from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option, size_bytes
-from vastskyd.cli.output import interactive, paint, print_json, print_table, say
+from vastskyd.cli.output import interactive, paint, print_json, say
+from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.volume_view import show_placement, show_volume
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
@@ -37,6 +38,13 @@ layout_option = click.option(
 name_argument = click.argument("name", shell_complete=volume_names)
 
 
+_COLUMNS = (
+    Column("VOLUME"), Column("SIZE", spare=3), Column("COPIES", spare=4), Column("LAYOUT", spare=5),
+    Column("HEALTH"), Column("HEAD", spare=1), Column("STATE", spare=2),
+    Column("MESSAGE", least=24),
+)  # fmt: skip
+
+
 @click.group()
 def volume() -> None:
     """Volumes: made of extents of many disks, used as /dev/vastsky/NAME."""
@@ -62,10 +70,7 @@ def list_(watch: bool, as_json: bool) -> None:
 
 
 def _show_list(found: answers.VolumeList) -> None:
-    print_table(
-        ("VOLUME", "SIZE", "COPIES", "LAYOUT", "HEALTH", "HEAD", "STATE", "MESSAGE"),
-        [_row(each) for each in found.volumes],
-    )
+    print_table(_COLUMNS, [_row(each) for each in found.volumes])
 
 
 def _row(view: answers.VolumeView) -> tuple[str, ...]:

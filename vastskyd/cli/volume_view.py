@@ -7,12 +7,17 @@ from vastskyd.cli.output import (
     heading,
     paint,
     print_facts,
-    print_table,
     say,
 )
+from vastskyd.cli.table import Column, print_table
 from vastskyd.core import answers
 from vastskyd.core.model import ScrubResult
 from vastskyd.core.units import format_size
+
+_VERDICT_COLUMNS = (
+    Column("NODE"), Column("PATH", least=16), Column("TAKES", spare=2), Column("FREE", spare=1),
+    Column("IN ONE PIECE", spare=3), Column("WHY", least=20),
+)  # fmt: skip
 
 
 def show_volume(view: answers.VolumeView) -> None:
@@ -42,10 +47,7 @@ def show_placement(found: answers.Placement) -> None:
     say(f"{'It fits' if found.fits else 'It does not fit'}: {found.reason}")
     if found.hint:
         say(f"hint: {found.hint}")
-    print_table(
-        ("NODE", "PATH", "TAKES", "FREE", "IN ONE PIECE", "WHY"),
-        [_verdict_row(verdict) for verdict in found.disks],
-    )
+    print_table(_VERDICT_COLUMNS, [_verdict_row(verdict) for verdict in found.disks])
 
 
 def _verdict_row(verdict: answers.DiskVerdict) -> tuple[str, ...]:

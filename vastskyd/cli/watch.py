@@ -37,7 +37,6 @@ def shown(ask: Callable[[], A], show: Print[A], *, as_json: bool, watch: bool = 
         _repeat(ask, show if as_json else _apart(show), _complain)
     else:
         click.clear()
-        click.get_current_context().color = True  # on the page too, which is no terminal
         _repeat(ask, _drawn(show), lambda error: _draw([plain(f"vastskyctl: {error.message}")]))
 
 
@@ -69,9 +68,16 @@ def _apart(show: Print[A]) -> Print[A]:
     return print_it
 
 
+class _Page(io.StringIO):
+    """It ends on a terminal, and is written as for one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def _drawn(show: Print[A]) -> Print[A]:
     def draw(answer: A) -> None:
-        page = io.StringIO()
+        page = _Page()
         with redirect_stdout(page):
             show(answer)
         _draw(page.getvalue().rstrip("\n").split("\n"))
