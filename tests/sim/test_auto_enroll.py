@@ -2,8 +2,10 @@
 announced if they are somebody's, and else left alone."""
 
 import asyncio
+import re
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.sim.cluster import TUNING, SimCluster
@@ -11,7 +13,7 @@ from tests.sim.fake_disks import FAILING, DiskBlock, FakeMedia, empty_slots
 from tests.sim.test_cluster import simulate
 from vastskyd.core import answers, api
 from vastskyd.core.description import DiskDescription
-from vastskyd.core.errors import ConflictError, ExistsError
+from vastskyd.core.errors import ConflictError
 from vastskyd.core.ids import ClusterId, DiskId, NodeId
 from vastskyd.core.model import Event, JobKind, JobState
 from vastskyd.core.offers import TRIES_MAX, match
@@ -123,8 +125,11 @@ def test_a_disk_is_known_by_all_its_names() -> None:
         await settle(cluster)
         for path in (PATH, by_kernel):
             assert (await shown(cluster, path)).state == "online"
-            with pytest.raises(ExistsError, match="is enrolled already, as disk"):
-                await cluster.do(api.EnrolDisk(node=NodeId("s1"), path=path))
+            again = api.EnrolDisk(node=NodeId("s1"), path=path, wipe=True)
+            job = await cluster.start_job(again)
+            assert job.state is JobState.DONE, "it is as asked"
+            assert re.search("is enrolled already, as disk .*; nothing was wiped", job.message)
+            await cluster.ask(msgspec.structs.replace(again, dry_run=True))
         await cluster.do(api.RetireDisk(disk=f"s1:{by_kernel}"))
 
     simulate(body, lambda: SimCluster(102))

@@ -11,7 +11,7 @@ from tests.sim.test_cluster import at_the_end, attached, legs_on, simulate
 from tests.sim.test_failing_disks import Redundancy, is_of_one_size
 from tests.sim.test_matrix import SPREAD, _is_ok, _says, media_of
 from vastskyd.core import answers, api
-from vastskyd.core.errors import BusyError, CancelledError
+from vastskyd.core.errors import BusyError, CancelledError, ExistsError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import DiskState, Job, JobState
 from vastskyd.core.units import MIB
@@ -63,6 +63,9 @@ def test_a_disk_in_use_is_emptied_and_then_retired(copies: int) -> None:
         assert job.state is JobState.RUNNING
         assert (await cluster.start_job(api.RetireDisk(disk=DISK))).id == job.id
         assert state_of(cluster) == "draining"
+        node, path = DISK.split(":", 1)
+        with pytest.raises(ExistsError, match=r"enrolled already, .* and is draining"):
+            await cluster.ask(api.EnrolDisk(node=NodeId(node), path=path))
         assert await _is_ok(cluster)
         seen = set[int]()
         while (now := await shown(cluster, job)).state is JobState.RUNNING:

@@ -197,8 +197,9 @@ class Token(Record):
 
 
 class EnrolDisk(Act):
-    """Answer: JobStarted. ConflictError if anything is on it, unless `wipe`; its job fails so if
-    the disk's SMART health does, unless `failing`."""
+    """Answer: JobStarted; if it is enrolled already and in use, of a job that is done.
+    ConflictError if anything is on it, unless `wipe`; its job fails so if the disk's SMART health
+    does, unless `failing`."""
 
     node: NodeId
     path: str

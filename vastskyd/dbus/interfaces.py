@@ -150,7 +150,7 @@ DISK = Interface(
         Method(
             "Enrol", api.EnrolDisk,
             "Take it into the cluster; its path is made of NODE:PATH. One with anything on it is"
-            " refused, unless wipe.",
+            " refused, unless wipe; of one that is enrolled already, and in use, the job is done.",
             Action.MANAGE_DISKS, destroys=("wipe",), target=("node", "path"),
             raises=(ConflictError, ExistsError, NotFoundError, UnreachableError),
         ),

@@ -83,7 +83,9 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
     facts = turn.facts[node.id]
     if not facts.online or facts.report is None:
         raise UnreachableError(f"node {node.id} is unreachable", hint=_see(node.id))
-    _refuse_enrolled(turn, request)
+    for known in turn.draft.disks.values():
+        if f"{request.node}:{request.path}" in names_of(turn, known):
+            return _enrolled_already(turn, known, wipe=request.wipe)
     candidate = _candidate(facts.report.storage.candidates, request)
     if candidate.found and not request.wipe:
         raise ConflictError(
@@ -114,13 +116,20 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
     return job
 
 
-def _refuse_enrolled(turn: Turn, request: EnrolDisk) -> None:
-    for disk in turn.draft.disks.values():
-        if f"{request.node}:{request.path}" in names_of(turn, disk):
-            raise ExistsError(
-                f"{disk_name(disk)} is enrolled already, as disk {disk.id}",
-                hint=f"`vastskyctl disk show {disk.id}` shows how it is",
-            )
+def _enrolled_already(turn: Turn, disk: Disk, *, wipe: bool) -> Job:
+    """Asked again: the job that runs, or one that says it is so. One that is not used as it was
+    enrolled to be is refused."""
+    for job in turn.running(JobKind.ENROL, subject=disk.id):
+        return job
+    said = f"{disk_name(disk)} is enrolled already, as disk {disk.id}"
+    if disk.state is not DiskState.ONLINE:
+        keep = "to use it on, cancel its job: `vastskyctl job list --running` shows it"
+        anew = f"to enrol it anew, let it go first: `vastskyctl disk retire {disk.id}`"
+        draining = disk.state is DiskState.DRAINING
+        raise ExistsError(f"{said}, and is {disk.state}", hint=keep if draining else anew)
+    job = turn.start_job(JobKind.ENROL, disk.id, disk_name(disk))
+    turn.end_job(job, f"{said}; nothing was wiped" if wipe else said)
+    return turn.draft.jobs[job.id]
 
 
 def _candidate(candidates: tuple[CandidateFact, ...], request: EnrolDisk) -> CandidateFact:
