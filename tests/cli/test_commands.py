@@ -196,7 +196,7 @@ def test_what_is_done_at_once_says_so(run: Run, arguments: list[str]) -> None:
     assert run(*arguments).stdout.endswith(": done\n")
 
 
-def test_several_disks_are_enrolled_one_after_the_other(run: Run, cluster: FakeCluster) -> None:
+def test_several_disks_are_enrolled(run: Run, cluster: FakeCluster) -> None:
     done = run("disk", "enrol", "/dev/sdb", "store2:/dev/sdc", "--json")
     assert done.exit_code == 0, done.output
     assert len(msgspec.json.decode(done.stdout, type=answers.JobList).jobs) == 2

@@ -207,6 +207,8 @@ def test_completion_knows_live_names() -> None:
     assert complete("disk", "list", "--node", "") == ["m1", "store2"]
     assert complete("disk", "retire", "") == complete("disk", "show", "m") == ["m1:/dev/sdb"]
     assert complete("disk", "show", "d") == ["d1"], "an id, if that is what is typed"
+    assert complete("volume", "detach", "data", "") == ["empty"], "of several each once"
+    assert complete("disk", "retire", "m1:/dev/sdb", "m") == []
     assert complete("disk", "enrol", "") == ["m1", "store2"]
     assert complete("disk", "enrol", "store2", "") == ["/dev/sdc"]
     assert complete("disk", "enrol", "m1", "") == [], "what is enrolled is not offered"
@@ -329,7 +331,7 @@ ZSH = """
         ("volume create data 1G --st", "data 1G --standby"),
         ("disk show m", "disk show m1:/dev/sdb"),
         ("disk show m1:", "disk show m1:/dev/sdb"),
-        ("volume ", "Compare the copies of an attached volume"),
+        ("volume ", "Compare the copies of attached"),
     ],
 )
 def test_completion_in_zsh(program: Path, line: str, wanted: str) -> None:

@@ -142,12 +142,14 @@ _KINDS: dict[type[Record], JobKind] = {
 
 
 class FakeCluster:
-    """`asked` keeps every request. `fault`, if set, is raised in place of any answer. A job goes
+    """`asked` keeps every request. `fault`, if set, is raised in place of any answer, and what
+    `refuse` says of a request in place of its own. A job goes
     through `steps`: to the next when somebody who waits has seen the last."""
 
     def __init__(self) -> None:
         self.asked: list[Record] = []
         self.fault: BaseException | None = None
+        self.refuse: Callable[[Record], BaseException | None] = lambda request: None
         self.wrong_answer: Record | None = None
         self.steps: list[Job] = [job(state=JobState.DONE)]
         self.events = EVENTS
@@ -167,6 +169,8 @@ class FakeCluster:
             await self.gate.wait()
         if self.fault is not None:
             raise self.fault
+        if (refusal := self.refuse(request)) is not None:
+            raise refusal
         if self.wrong_answer is not None:
             return self.wrong_answer
         if type(request) in _KINDS and isinstance(request, api.Act):

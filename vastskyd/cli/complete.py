@@ -1,6 +1,6 @@
 """Names for the shell's completion: live ones, soon or not at all, and never an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import click
@@ -26,9 +26,17 @@ def _ask(request: Record, answer: type[A]) -> A | None:
 
 def _completer(names: Callable[[], list[str]]) -> Completer:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
+        return _offered(names(), ctx, param, incomplete)
 
     return complete
+
+
+def _offered(
+    names: Iterable[str], ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Of several each once."""
+    before = ctx.params.get(param.name or "") or ()
+    return [name for name in names if name.startswith(incomplete) and name not in before]
 
 
 def _volumes() -> list[str]:
@@ -63,8 +71,8 @@ def disk_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     answer = _ask(api.ListDisks(), answers.DiskList)
     disks = [disk for disk in answer.disks if disk.id] if answer else []
     places = [f"{disk.node}:{disk.path}" for disk in disks]
-    found = [place for place in places if place.startswith(incomplete)]
-    return found or [disk.id for disk in disks if disk.id.startswith(incomplete)]
+    found = _offered(places, ctx, param, incomplete)
+    return found or _offered([disk.id for disk in disks], ctx, param, incomplete)
 
 
 def disks_to_enrol(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -86,7 +94,7 @@ def disks_to_enrol(ctx: click.Context, param: click.Parameter, incomplete: str) 
             offered += [f"{disk.node}:{disk.path}" for disk in free if disk.node != here]
         else:
             offered = _nodes() + offered
-    return [each for each in offered if each.startswith(incomplete) and each not in before]
+    return _offered(offered, ctx, param, incomplete)
 
 
 volume_names = _completer(_volumes)

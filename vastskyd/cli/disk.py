@@ -7,7 +7,7 @@ import click
 from vastskyd.cli.complete import disk_names, disks_to_enrol, node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.disk_view import show_disk
-from vastskyd.cli.jobs import start, start_each
+from vastskyd.cli.jobs import start_each, start_named
 from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option
 from vastskyd.cli.output import interactive, paint, say
 from vastskyd.cli.table import Column, print_table
@@ -115,7 +115,8 @@ def enrol(
 
     A disk is a whole one, a partition, or a file of which vastsky-file@.service makes a disk. One
     with anything on it is refused, unless --wipe; and one whose SMART health fails, unless
-    --failing: then its word does not count. Of several the first that is refused ends it.
+    --failing: then its word does not count. One that is enrolled already is as asked. Of several
+    each is tried.
 
     \b
     Examples:
@@ -126,15 +127,13 @@ def enrol(
     With --json: a JobList.
     """
     with connect() as client:
-        disks = _nodes_and_paths(client, where)
-        requests = [
-            manner.of(
-                api.EnrolDisk(node=NodeId(node), path=path, wipe=wipe, failing=failing),
-                f"{node}:{path}" if len(disks) > 1 else "",
+        requests = {
+            f"{node}:{path}": api.EnrolDisk(
+                node=NodeId(node), path=path, wipe=wipe, failing=failing
             )
-            for node, path in disks
-        ]
-        start_each(client, requests, as_json=as_json, no_wait=no_wait)
+            for node, path in _nodes_and_paths(client, where)
+        }
+        start_each(client, manner.of_each(requests), as_json=as_json, no_wait=no_wait)
 
 
 def _nodes_and_paths(client: "Client", where: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -156,21 +155,24 @@ def _node_and_path(client: "Client", where: str) -> tuple[str, str]:
 
 
 @disk.command()
-@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_names)
+@click.argument("names", nargs=-1, required=True, metavar="ID|NODE:PATH...",
+                shell_complete=disk_names)  # fmt: skip
 @act_options
 @no_wait_option
 @json_option
-def retire(name: str, manner: Manner, no_wait: bool, as_json: bool) -> None:
-    """Empty a disk and let it go; or forget one that is lost.
+def retire(names: tuple[str, ...], manner: Manner, no_wait: bool, as_json: bool) -> None:
+    """Empty disks and let them go; or forget those that are lost.
 
-    Its legs move to other disks while they are in use; the job ends when all have. Cancelling it
-    leaves the disk in use. Refused while it holds the only copy of a volume.
+    Their legs move to other disks while they are in use; a disk's job ends when all have.
+    Cancelling it leaves the disk in use. Refused while it holds the only copy of a volume.
 
     \b
-    Example:
+    Examples:
       vastskyctl disk retire store1:/dev/sdb
+      vastskyctl disk retire store1:/dev/sdb store1:/dev/sdc --no-wait
 
-    With --json: the Job.
+    With --json: the Job, of several a JobList.
     """
+    requests = manner.of_each({name: api.RetireDisk(disk=name) for name in names})
     with connect() as client:
-        start(client, manner.of(api.RetireDisk(disk=name)), as_json=as_json, no_wait=no_wait)
+        start_named(client, requests, as_json=as_json, no_wait=no_wait)

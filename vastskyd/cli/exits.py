@@ -1,5 +1,6 @@
 """Exit codes: what a script can tell apart."""
 
+from vastskyd.cli.output import say
 from vastskyd.core.errors import VastskyError
 
 OK = 0
@@ -43,8 +44,10 @@ HELP = (
 )
 
 
-def next_step(error: VastskyError) -> str:
-    return _NEXT_STEPS.get(error.code, _LOOK)
+def tell(error: VastskyError) -> None:
+    """What is so, and what to do next."""
+    say(f"vastskyctl: {error.message}", err=True)
+    say(f"hint: {error.hint or _NEXT_STEPS.get(error.code, _LOOK)}", err=True)
 
 
 def exit_code(error: VastskyError) -> int:

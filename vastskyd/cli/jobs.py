@@ -2,10 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vastskyd.cli.output import print_json, say
+from vastskyd.cli.several import Several
 from vastskyd.core import answers, api
 from vastskyd.core.errors import UnreachableError, from_code
 from vastskyd.core.ids import JobId
@@ -35,25 +36,62 @@ def start(client: "Client", request: api.Act, *, as_json: bool, no_wait: bool) -
         _say_begun(job)
 
 
-def start_each(
-    client: "Client", requests: Sequence[api.Act], *, as_json: bool, no_wait: bool
+def start_named(
+    client: "Client", requests: Mapping[str, api.Act], *, as_json: bool, no_wait: bool
 ) -> None:
-    """One after the other, as `start`; the first that is refused or fails ends it. As JSON: a
-    JobList of those that were begun."""
-    if requests[0].dry_run:
-        for request in requests:
-            client.ask(request, api.Done)
+    """One as `start`, several as `start_each`."""
+    if len(requests) == 1:
+        start(client, *requests.values(), as_json=as_json, no_wait=no_wait)
+    else:
+        start_each(client, requests, as_json=as_json, no_wait=no_wait)
+
+
+def start_each(
+    client: "Client", requests: Mapping[str, api.Act], *, as_json: bool, no_wait: bool
+) -> None:
+    """All are begun, then seen through; what is refused or fails ends none of the others, and fails
+    the command. As JSON: a JobList of those that were begun."""
+    several = Several(tuple(requests))
+    if any(request.dry_run for request in requests.values()):
+        several.each(requests, lambda name: client.ask(requests[name], api.Done))
+        several.end("nothing stands in the way of the others, each by itself")
         show_rehearsed(as_json=as_json)
         return
+    jobs = several.each(requests, lambda name: client.ask(requests[name], api.JobStarted).job)
+    try:
+        if not no_wait:
+            _see_all_through(client, jobs, several, as_json=as_json)
+        elif not as_json:
+            for job in jobs.values():
+                _say_begun(job)
+    finally:
+        if as_json and jobs:
+            print_json(answers.JobList(jobs=tuple(jobs.values())))
+    several.end("the others have begun" if no_wait else "the others are done")
+
+
+def _see_all_through(
+    client: "Client", jobs: dict[str, Job], several: Several, *, as_json: bool
+) -> None:
+    """`jobs` are what has become of them."""
+
+    def follow(name: str) -> None:
+        later = [job for job in jobs.values() if job.state is JobState.RUNNING]
+        jobs[name] = _followed(client, jobs[name], as_json=as_json, later=later)
+        _end(jobs[name], as_json=as_json)
+
+    several.each(tuple(jobs), follow)
+
+
+def start_in_turn(client: "Client", requests: Sequence[api.Act], *, as_json: bool) -> None:
+    """Each when that before it is done: one that is refused or fails ends it. As JSON: a JobList
+    of those that were begun."""
     jobs: list[Job] = []
     try:
         for request in requests:
             jobs.append(client.ask(request, api.JobStarted).job)
-            if not no_wait:
-                jobs[-1] = _followed(client, jobs[-1], as_json=as_json)
-                _end(jobs[-1], as_json=as_json)
-            elif not as_json:
-                _say_begun(jobs[-1])
+            jobs[-1] = _followed(client, jobs[-1], as_json=as_json)
+            _end(jobs[-1], as_json=as_json)
     finally:
         if as_json and jobs:
             print_json(answers.JobList(jobs=tuple(jobs)))
@@ -79,13 +117,15 @@ def see_through(client: "Client", job: Job, *, as_json: bool) -> None:
     _end(job, as_json=as_json)
 
 
-def _followed(client: "Client", job: Job, *, as_json: bool) -> Job:
+def _followed(client: "Client", job: Job, *, as_json: bool, later: Sequence[Job] = ()) -> Job:
+    """The job when it has ended; `later`: with it, those that are waited for after it."""
     try:
         return _wait(client, job, bar=not as_json and sys.stderr.isatty())
     except KeyboardInterrupt:
-        say(
-            f"\njob {job.id} goes on; come back to it with `vastskyctl job wait {job.id}`", err=True
-        )
+        say(err=True)
+        for each in later or (job,):
+            said = f"job {each.id} goes on; come back to it with `vastskyctl job wait {each.id}`"
+            say(said, err=True)
         raise
 
 

@@ -22,8 +22,7 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except VastskyError as error:
-            say(f"vastskyctl: {error.message}", err=True)
-            say(f"hint: {error.hint or exits.next_step(error)}", err=True)
+            exits.tell(error)
             ctx.exit(exits.exit_code(error))
         except OSError as error:
             if error.errno == errno.EPIPE:

@@ -15,6 +15,7 @@ from vastskyd.cli.output import (
     print_json,
     say,
 )
+from vastskyd.cli.several import Several
 from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown, watch_option
 from vastskyd.core import answers, api
@@ -132,24 +133,30 @@ def _show_one(
 
 
 @node.command()
-@click.argument("name", metavar="NODE", shell_complete=node_names)
+@click.argument("names", nargs=-1, required=True, metavar="NODE...", shell_complete=node_names)
 @act_options
 @json_option
-def remove(name: str, manner: Manner, as_json: bool) -> None:
-    """Forget a node, which must have no disks and no attached volumes left.
+def remove(names: tuple[str, ...], manner: Manner, as_json: bool) -> None:
+    """Forget nodes, which must have no disks and no attached volumes left.
 
     \b
     Example:
       vastskyctl disk retire store3:/dev/sdb      (first, for each of its disks)
       vastskyctl node remove store3
 
-    With --json: Done, an empty object.
+    With --json: Done, an empty object, if none was refused.
     """
+    requests = manner.of_each({name: api.RemoveNode(node=NodeId(name)) for name in names})
+    several = Several(tuple(requests))
     with connect() as client:
-        done = client.ask(manner.of(api.RemoveNode(node=NodeId(name))), api.Done)
+        done = several.each(requests, lambda name: client.ask(requests[name], api.Done))
+    if not (manner.dry_run or as_json):
+        for name in done:
+            say(f"remove {name}: done")
+    several.end(
+        "nothing stands in the way of the others" if manner.dry_run else "the others are gone"
+    )
     if manner.dry_run:
         show_rehearsed(as_json=as_json)
     elif as_json:
-        print_json(done)
-    else:
-        say(f"remove {name}: done")
+        print_json(api.Done())

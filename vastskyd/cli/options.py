@@ -1,6 +1,6 @@
 """Options and argument types that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TypeVar
@@ -51,6 +51,11 @@ class Manner:
         """The request in this manner; `part` tells apart several of one command."""
         key = f"{self.key}:{part}" if self.key and part else self.key
         return msgspec.structs.replace(request, dry_run=self.dry_run, idempotency_key=key)
+
+    def of_each(self, requests: Mapping[str, A]) -> dict[str, A]:
+        """One alone has the key as it was given; of several each has its own."""
+        alone = len(requests) == 1
+        return {name: self.of(each, "" if alone else name) for name, each in requests.items()}
 
 
 def _key(ctx: click.Context, param: click.Parameter, value: str) -> str:

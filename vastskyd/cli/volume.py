@@ -7,7 +7,7 @@ import click
 from vastskyd.cli.complete import head_names, volume_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.here import leave, one_volume, take
-from vastskyd.cli.jobs import show_rehearsed, start, start_each
+from vastskyd.cli.jobs import show_rehearsed, start, start_in_turn, start_named
 from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option, size_bytes
 from vastskyd.cli.output import interactive, paint, print_json, say
 from vastskyd.cli.table import Column, print_table
@@ -36,6 +36,9 @@ layout_option = click.option(
     show_default=True, help="linear: one leg, no redundancy.",
 )  # fmt: skip
 name_argument = click.argument("name", shell_complete=volume_names)
+names_argument = click.argument(
+    "names", nargs=-1, required=True, metavar="NAME...", shell_complete=volume_names
+)
 
 
 _COLUMNS = (
@@ -143,7 +146,7 @@ def create(
             return
         here = NodeId(client.ask(api.ShowLocal(), answers.LocalView).node)
         then = manner.of(api.AttachVolume(volume=name, head=here), "attach")
-        start_each(client, (manner.of(request), then), as_json=as_json, no_wait=no_wait)
+        start_in_turn(client, (manner.of(request), then), as_json=as_json)
 
 
 def _copies(asked: int | None, layout: Layout) -> int:
@@ -270,65 +273,71 @@ def set_(
 
 
 @volume.command()
-@name_argument
+@names_argument
 @act_options
 @no_wait_option
 @json_option
-def scrub(name: str, manner: Manner, no_wait: bool, as_json: bool) -> None:
-    """Compare the copies of an attached volume with each other.
+def scrub(names: tuple[str, ...], manner: Manner, no_wait: bool, as_json: bool) -> None:
+    """Compare the copies of attached volumes with each other.
 
     What differs is repaired where most of three or more copies agree, and reported where they do
-    not. The volume can be used meanwhile.
+    not. They can be used meanwhile.
 
     \b
     Example:
       vastskyctl volume scrub data
 
-    With --json: the Job.
+    With --json: the Job, of several a JobList.
     """
+    requests = manner.of_each({name: api.ScrubVolume(volume=name) for name in names})
     with connect() as client:
-        start(client, manner.of(api.ScrubVolume(volume=name)), as_json=as_json, no_wait=no_wait)
+        start_named(client, requests, as_json=as_json, no_wait=no_wait)
 
 
 @volume.command()
-@name_argument
+@names_argument
 @act_options
 @no_wait_option
 @json_option
-def detach(name: str, manner: Manner, no_wait: bool, as_json: bool) -> None:
-    """Take a volume off its head. Refused while it is in use there.
+def detach(names: tuple[str, ...], manner: Manner, no_wait: bool, as_json: bool) -> None:
+    """Take volumes off their heads. One that is in use there is refused.
 
     \b
     Example:
       vastskyctl volume detach data
 
-    With --json: the Job.
+    With --json: the Job, of several a JobList.
     """
+    requests = manner.of_each({name: api.DetachVolume(volume=name) for name in names})
     with connect() as client:
-        start(client, manner.of(api.DetachVolume(volume=name)), as_json=as_json, no_wait=no_wait)
+        start_named(client, requests, as_json=as_json, no_wait=no_wait)
 
 
 @volume.command()
-@name_argument
+@names_argument
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. Needed where nobody can be asked.")
 @act_options
 @no_wait_option
 @json_option
-def delete(name: str, yes: bool, manner: Manner, no_wait: bool, as_json: bool) -> None:
-    """Delete a volume and its data. It must be detached.
+def delete(names: tuple[str, ...], yes: bool, manner: Manner, no_wait: bool, as_json: bool) -> None:
+    """Delete volumes and their data. They must be detached.
 
     \b
     Example:
       vastskyctl volume delete data --yes
 
-    With --json: the Job.
+    With --json: the Job, of several a JobList.
     """
+    requests = manner.of_each({name: api.DeleteVolume(volume=name) for name in names})
     if not (yes or manner.dry_run):
         if not interactive():
             raise click.UsageError("without a terminal to ask on, deleting needs --yes")
-        click.confirm(f"Delete volume {name} and all its data?", abort=True)
+        what = f"volume {names[0]} and all its data"
+        if len(requests) > 1:
+            what = f"volumes {', '.join(requests)} and all their data"
+        click.confirm(f"Delete {what}?", abort=True)
     with connect() as client:
-        start(client, manner.of(api.DeleteVolume(volume=name)), as_json=as_json, no_wait=no_wait)
+        start_named(client, requests, as_json=as_json, no_wait=no_wait)
 
 
 volume.add_command(take)
