@@ -87,10 +87,21 @@ def test_what_is_shortened_says_so(text: str, most: int) -> None:
         ("a word, and more that is not needed", 12, "a word, and…"),
         ("3f9c0a1b77e0d2c4", 9, "3f…e0d2c4"),
         ("I/O error on a path", 12, "I/O error o…"),
+        ("either/or/one/or/the/other", 12, "either/or/o…"),
     ],
 )  # fmt: skip
 def test_paths_keep_their_ends(text: str, most: int, short: str) -> None:
     assert shorten(text, most) == short
+
+
+def test_paths_are_wrapped_as_what_they_are() -> None:
+    why = (
+        "writes wait for storage-fra1-r02-u12:/dev/disk/by-id/nvme-SAMSUNG_MZQL23T8HCLS_000802 now"
+    )
+    (lines,) = lay_out((Column("A"), Column("WHY", least=20)), [("a", why)], 27, 9).rows
+    assert [line[3:] for line in lines] == [
+        "writes wait for", "storage-fra1-r02-u12:nvm", "e…LS_000802 now",
+    ]  # fmt: skip
 
 
 LONG = msgspec.structs.replace(

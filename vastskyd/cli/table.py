@@ -155,23 +155,31 @@ def shorten(text: str, most: int) -> str:
     text = click.unstyle(text)
     words = text.split(" ")
     for at, word in sorted(enumerate(words), key=lambda each: -width(each[1])):
-        before = width(word.partition("/")[0])
-        rest = width(text) - width(word)
-        words[at] = _short_path(word, max(before + _TAIL_LEAST + 4, most - rest)) or word
+        words[at] = _short_word(word, most - (width(text) - width(word)))
         text = " ".join(words)
     if len(words) == 1 and "/" not in text:
         return _without_middle(text, most)
     return _without_end(text, most)
 
 
+def _short_word(word: str, most: int) -> str:
+    """A path as far as it can be told from others; and then what it is in is cut."""
+    before = width(word.partition("/")[0])
+    return _short_path(word, max(before + _TAIL_LEAST + 4, most)) or word
+
+
 def _short_path(word: str, most: int) -> str:
     """NODE:PATH, or PATH, without its directories, and then without its middle; empty: that is not
-    enough, or there is no path in it."""
+    enough, or there is no path in it from its root on."""
     if width(word) <= most:
         return word
     before, slash, path = word.partition("/")
     name = path.rpartition("/")[2]
-    if not slash or width(before) + min(width(name), _TAIL_LEAST + 1) > most:
+    if (
+        not slash
+        or before[-1:].isalnum()
+        or width(before) + min(width(name), _TAIL_LEAST + 1) > most
+    ):
         return ""
     return before + _without_middle(name, most - width(before))
 
@@ -212,7 +220,7 @@ def _wrap(text: str, most: int, lines_most: int) -> list[str]:
     if width(text) <= most:
         return [text]
     words = click.unstyle(text).split(" ")
-    rest = " ".join(_short_path(word, most) or word for word in words)
+    rest = " ".join(_short_word(word, most) for word in words)
     lines: list[str] = []
     while width(rest) > most and len(lines) < lines_most - 1:
         start = _start(rest, most + 1)
