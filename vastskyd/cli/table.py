@@ -69,7 +69,6 @@ def lay_out(
         for at, column in enumerate(columns)
     ]
     widths = wanted if room is None else fit(columns, wanted, room)
-    # The last is wrapped or ends the line: what is wider than it is not to be padded to.
     titles = _line([heading(column.title) for column in columns], widths)
     return Laid(titles, tuple(_lines(row, widths, room, lines_most) for row in cells))
 
