@@ -65,3 +65,24 @@ def test_records_that_are_there_are_set_aside_only_if_told(
     assert BEGIN not in cluster.asked
     assert run("cluster", "recover", "--again", "--yes", "--without-missing").exit_code == 0
     assert cluster.asked[-2:] == [BEGIN, api.FinishRecovery(without_missing=True)]
+
+
+def test_hosts_that_are_about_to_connect_are_waited_for(
+    run: Run, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = []
+
+    def sleep(time_s: float) -> None:
+        slept.append(time_s)
+        if len(slept) == 2:
+            cluster.recovery = msgspec.structs.replace(RECOVERY, missing=())
+
+    monkeypatch.setattr("vastskyd.cli.recover.time.sleep", sleep)
+    cluster.recovery = msgspec.structs.replace(RECOVERY, listens_s=19.0)
+    assert run("cluster", "recover", "--dry-run").exit_code == 0
+    assert not slept
+    done = run("cluster", "recover", "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert "hosts may connect for 19 s yet" in done.stderr
+    assert slept == [2.0, 2.0]
+    assert "store2" not in done.stdout

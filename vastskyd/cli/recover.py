@@ -52,6 +52,9 @@ def recover(dry_run: bool, again: bool, without_missing: bool, yes: bool, as_jso
         if not dry_run:
             if not view.recovering:
                 view = _begin(client, again=again, yes=yes)
+            elif view.missing and view.listens_s:
+                say(f"hosts may connect for {view.listens_s:.0f} s yet: waiting", err=True)
+                view = _look_on(client, view, view.listens_s)
             if not as_json:
                 _show(view)
             _check(view, without_missing=without_missing)
@@ -78,9 +81,14 @@ def _begin(client: "Client", *, again: bool, yes: bool) -> answers.RecoveryView:
         )
     _confirm("Set the manager's records aside, and make them anew?", yes=yes)
     view = client.ask(api.BeginRecovery(), answers.RecoveryView)
-    end_s = time.monotonic() + HEARD_WITHIN_S
+    return _look_on(client, view, HEARD_WITHIN_S)
+
+
+def _look_on(client: "Client", view: answers.RecoveryView, within_s: float) -> answers.RecoveryView:
+    """Until nothing is missing, or that time is over."""
+    end_s = time.monotonic() + within_s
     while view.missing and time.monotonic() < end_s:
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(min(LOOK_EVERY_S, within_s))
         view = client.ask(api.ShowRecovery(), answers.RecoveryView)
     return view
 

@@ -162,7 +162,8 @@ class RecoveredVolume(Record):
 class RecoveryView(Record):
     """`recovering`: the manager has no records, for the reason `why`. What follows was found, or
     was made its records. `missing` was spoken of and not seen; `blocked` says what it cannot go on
-    without. `kept_as`: where the records are that it had before."""
+    without. `listens_s`: how long hosts that are about to connect are waited for; until then not
+    all may be missing that seems to be. `kept_as`: where the records are that it had before."""
 
     recovering: bool
     why: str
@@ -171,6 +172,7 @@ class RecoveryView(Record):
     volumes: tuple[RecoveredVolume, ...] = ()
     missing: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    listens_s: Duration = 0.0
     notes: tuple[str, ...] = ()
     kept_as: str = ""
 

@@ -194,6 +194,7 @@ RECORDS = {
             "volumes": "volumes that were found",
             "missing": "what others speak of and was not seen",
             "blocked": "what it cannot go on without",
+            "listens_s": "how long hosts that are about to connect are waited for; 0: no longer",
             "notes": "more to know, for people",
             "kept_as": "where the records are that it had before; empty: nowhere",
         },

@@ -151,10 +151,12 @@ class Recoverer:
         said = [f"node {node}: {why}" for node, why in sorted(self._silent.items())]
         if not rebuilt.records.disks:
             said.append("any disk")
-        left_s = self._listens_s + _LISTEN_S - self._clock.monotonic_s()
-        if left_s > 0:
+        if (left_s := self._left_s()) > 0:
             said.append(f"hosts that are about to connect: they have {left_s:.0f} s more")
         return said
+
+    def _left_s(self) -> float:
+        return max(0.0, self._listens_s + _LISTEN_S - self._clock.monotonic_s())
 
     # --- answering --------------------------------------------------------------------------
 
@@ -214,6 +216,7 @@ class Recoverer:
             volumes=_volumes(rebuilt.records),
             missing=rebuilt.missing,
             blocked=rebuilt.blocked,
+            listens_s=self._left_s(),
             notes=rebuilt.notes,
         )
 
