@@ -77,6 +77,19 @@ def test_one_that_is_here_is_here_also_without_the_manager(run: Run, cluster: Fa
     assert not cluster.asked
 
 
+def test_one_is_taken_and_left_by_its_id(
+    run: Run, cluster: FakeCluster, on: Callable[..., None]
+) -> None:
+    is_gone(cluster)
+    on(api.AttachVolume, lambda: is_here(cluster))
+    done = run("volume", "take", "v1", "--within", "5s")
+    assert (done.exit_code, done.stdout) == (0, "volume data is here: /dev/vastsky/data\n")
+    on(api.DetachVolume, lambda: is_gone(cluster))
+    assert run("volume", "leave", "v1", "--within", "5s").exit_code == 0
+    asked = [type(each) for each in cluster.changes()]
+    assert asked == [api.AttachVolume, api.DetachVolume]
+
+
 @pytest.mark.parametrize("state", ["assembling", "stalled"])
 def test_one_that_cannot_be_used_yet_is_not_here(
     run: Run, cluster: FakeCluster, state: str

@@ -99,7 +99,7 @@ def _taken(client: "Client", name: str, deadline_s: float) -> answers.LocalVolum
     while True:
         try:
             local = _local(client)
-            found = next((each for each in local.volumes if each.name == name), None)
+            found = next((each for each in local.volumes if name in (each.name, each.id)), None)
             if found is not None and found.state in _USABLE:
                 return found
             if found is not None:
