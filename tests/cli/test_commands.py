@@ -448,6 +448,19 @@ def test_wrong_usage(run: Run, cluster: FakeCluster, arguments: list[str]) -> No
     assert not cluster.asked
 
 
+@pytest.mark.parametrize("arguments", [["cluster", "token"], ["join", "t"]], ids=typed)
+def test_who_joins_is_offered_no_role_that_the_manager_refuses(
+    run: Run, cluster: FakeCluster, arguments: list[str]
+) -> None:
+    done = run(*arguments, "--role", "manager")
+    assert done.exit_code == 2
+    assert "'manager' is not one of 'storage', 'head'" in done.stderr
+    assert not cluster.asked
+    said = run(*arguments[:2], "--help").stdout
+    assert "--role [storage|head]" in said
+    assert "--role [manager|storage|head]" in run("cluster", "init", "--help").stdout
+
+
 def test_what_is_not_there(run: Run) -> None:
     done = run("volume", "show", "none")
     assert done.exit_code == 3

@@ -11,6 +11,7 @@ from vastskyd.cli.options import (
     act_options,
     addresses_option,
     duration_s,
+    joining_roles_option,
     json_option,
     node_option,
     rack_option,
@@ -20,7 +21,7 @@ from vastskyd.cli.options import (
 from vastskyd.cli.output import print_json, say
 from vastskyd.cli.recover import recover
 from vastskyd.core import answers, api
-from vastskyd.core.model import Apart, Encryption, Role
+from vastskyd.core.model import JOINING_ROLES, Apart, Encryption
 from vastskyd.core.reaching import is_loopback
 
 
@@ -106,7 +107,7 @@ def set_(copies_apart: str, manner: Manner, as_json: bool) -> None:
 
 
 @cluster.command()
-@roles_option
+@joining_roles_option
 @click.option("--valid", "valid_s", callback=duration_s, default="1h", show_default=True,
               metavar="TIME", help="How long it can be used: 30m, 1h, 2d.")  # fmt: skip
 @json_option
@@ -121,7 +122,7 @@ def token(roles: tuple[str, ...], valid_s: float, as_json: bool) -> None:
 
     With --json: Token.
     """
-    request = api.CreateToken(roles=roles_of(roles) or (Role.STORAGE, Role.HEAD), valid_s=valid_s)
+    request = api.CreateToken(roles=roles_of(roles) or JOINING_ROLES, valid_s=valid_s)
     with connect() as client:
         made = client.ask(request, api.Token)
     if as_json:
@@ -135,7 +136,7 @@ def token(roles: tuple[str, ...], valid_s: float, as_json: bool) -> None:
 @addresses_option
 @rack_option
 @node_option
-@roles_option
+@joining_roles_option
 @json_option
 def join(
     token: str,

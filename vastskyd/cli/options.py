@@ -1,9 +1,9 @@
 """Options and argument types that several commands share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -11,10 +11,11 @@ from click.core import ParameterSource
 
 from vastskyd.core.api import Act
 from vastskyd.core.errors import InvalidError
-from vastskyd.core.model import Role
+from vastskyd.core.model import JOINING_ROLES, Role
 from vastskyd.core.units import parse_duration_s, parse_size
 
 A = TypeVar("A", bound=Act)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def size_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -82,10 +83,16 @@ def act_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_manner
 
 
-roles_option = click.option(
-    "--role", "roles", multiple=True, type=click.Choice([role.value for role in Role]),
-    help="A role of the node; may be given more than once.",
-)  # fmt: skip
+def _roles_option(roles: Iterable[Role]) -> Callable[[F], F]:
+    return click.option(
+        "--role", "roles", multiple=True, type=click.Choice([role.value for role in roles]),
+        help="A role of the node; may be given more than once.",
+    )  # fmt: skip
+
+
+roles_option = _roles_option(Role)
+# The manager is there before anybody joins, and stays the only one.
+joining_roles_option = _roles_option(JOINING_ROLES)
 addresses_option = click.option(
     "--address", "addresses", multiple=True, metavar="ADDRESS",
     help="An address of this host in the data network; once for each network, in the same order"

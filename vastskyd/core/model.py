@@ -29,6 +29,10 @@ class Role(StrEnum):
     HEAD = "head"
 
 
+JOINING_ROLES = (Role.STORAGE, Role.HEAD)
+"""What a host that joins can be: a cluster has one manager, which made it."""
+
+
 class Layout(StrEnum):
     """How a segment keeps its legs."""
 

@@ -9,12 +9,13 @@ from typing import Protocol
 from vastskyd.core.api import CreateToken, Join, Joined, Token
 from vastskyd.core.errors import ConflictError, DeniedError, ExistsError, InvalidError
 from vastskyd.core.ids import ClusterId, NodeId, node_id
-from vastskyd.core.model import JoinSecret, Node, Role, Severity
+from vastskyd.core.model import JOINING_ROLES, JoinSecret, Node, Role, Severity
 from vastskyd.core.reaching import ADDRESSES_MAX, free_export_port
 from vastskyd.core.turn import Turn
 
 _SECRET_DIGITS = 64
 _VALID_MAX_S = 30 * 86400.0
+_ONE_MANAGER = "a cluster has one manager in this version"
 
 
 class Issuer(Protocol):
@@ -41,10 +42,10 @@ def _digest(secret: str) -> str:
 
 
 def create_token(turn: Turn, issuer: Issuer, request: CreateToken) -> Token:
-    if not request.roles or Role.MANAGER in request.roles:
+    if not request.roles or not set(request.roles) <= set(JOINING_ROLES):
         raise InvalidError(
             "a token is for the roles storage, head, or both",
-            hint="a cluster has one manager in this version",
+            hint=_ONE_MANAGER,
         )
     if not 0 < request.valid_s <= _VALID_MAX_S:
         raise InvalidError(
@@ -75,7 +76,9 @@ def join(turn: Turn, issuer: Issuer, request: Join) -> Joined:
         raise DeniedError(
             f"the token is not for the roles {', '.join(roles)}",
             hint="make one that is, on a host of the cluster: `vastskyctl cluster token"
-            f" --role {' --role '.join(roles)}`",
+            f" --role {' --role '.join(roles)}`"
+            if set(roles) <= set(JOINING_ROLES)
+            else _ONE_MANAGER,
         )
     if not 1 <= len(request.addresses) <= ADDRESSES_MAX:
         raise InvalidError("a node needs one address per data network, at most four")
