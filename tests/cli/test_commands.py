@@ -407,6 +407,19 @@ def test_a_failed_job_fails_the_command(run: Run, cluster: FakeCluster) -> None:
     assert msgspec.json.decode(done.stdout, type=Job).state is JobState.FAILED
 
 
+def test_a_failed_job_has_a_hint_of_its_own(run: Run, cluster: FakeCluster) -> None:
+    failed = job(state=JobState.FAILED, message="mounted", error_code="Busy", hint="unmount it")
+    cluster.steps = [failed]
+    for command in (["volume", "detach", "data"], ["job", "wait", "j1"]):
+        assert run(*command).stderr.endswith("failed: mounted\nhint: unmount it\n")
+        done = run(*command, "--json")
+        assert msgspec.json.decode(done.stdout, type=Job).hint == "unmount it"
+        assert done.stderr.endswith("hint: unmount it\n")
+    assert re.search(r"\nMessage +mounted\nHint +unmount it\n", run("job", "show", "j1").stdout)
+    said = run("job", "show", "j1", "--json").stdout
+    assert msgspec.json.decode(said, type=Job).hint == "unmount it"
+
+
 CODES = {
     "Invalid": 2, "NotFound": 3, "Exists": 4, "Busy": 4, "Conflict": 4, "Unreachable": 5,
     "Denied": 6, "DeniedCanObtain": 6, "DeniedDismissed": 6, "NoSpace": 7,

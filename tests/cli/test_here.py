@@ -162,14 +162,16 @@ def test_one_that_is_on_its_way_off_is_attached_when_it_is_off(
 
 
 def test_a_job_that_fails_says_why(run: Run, cluster: FakeCluster) -> None:
-    failed = job(state=JobState.FAILED, message="too few legs", error_code="Conflict")
+    failed = job(
+        state=JobState.FAILED, message="too few legs", error_code="Conflict", hint="enrol more"
+    )
     cluster.steps = [failed]
     is_gone(cluster)
     done = run("volume", "take", "data", "--within", "5s")
-    assert (done.exit_code, "too few legs" in done.stderr) == (4, True)
+    assert (done.exit_code, "too few legs\nhint: enrol more" in done.stderr) == (4, True)
     is_here(cluster)
     done = run("volume", "leave", "data", "--within", "5s")
-    assert (done.exit_code, "too few legs" in done.stderr) == (4, True)
+    assert (done.exit_code, "too few legs\nhint: enrol more" in done.stderr) == (4, True)
 
 
 def test_one_that_is_here_is_detached(

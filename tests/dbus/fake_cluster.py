@@ -120,12 +120,13 @@ JOIN = answers.Initialised(
 def job(
     kind: JobKind = JobKind.CREATE, about: str = "data", state: JobState = JobState.RUNNING,
     done_bytes: int = 0, total_bytes: int = 0, message: str = "", error_code: str = "",
-    name: str = "j1", started_by: str = "", started_s: float = 1.7e9,
+    hint: str = "", name: str = "j1", started_by: str = "", started_s: float = 1.7e9,
 ) -> Job:  # fmt: skip
     return Job(
         id=JobId(name), started_by=started_by, kind=kind, subject="v1", about=about, state=state,
         started_s=started_s,
         done_bytes=done_bytes, total_bytes=total_bytes, message=message, error_code=error_code,
+        hint=hint,
     )  # fmt: skip
 
 

@@ -197,7 +197,7 @@ async def test_a_job_is_told_from_its_beginning_to_its_end(
     told = added[1][OF_KIND[Kind.JOB].name]
     assert (told["Operation"], told["State"], told["Progress"]) == ("create", "running", 0.0)
     assert told["Objects"] == [f"{ROOT}/volumes/v1"]
-    assert await listener.until(JOB, "Completed") == [[True, "", "created"]]
+    assert await listener.until(JOB, "Completed") == [[True, "", "created", ""]]
     changes = [body[1] for body in listener.of(JOB, "PropertiesChanged")]
     progress = [each["Progress"] for each in changes if "Progress" in each]
     assert progress == [0.25, 0.5, 0.75, 1.0]
@@ -212,10 +212,11 @@ async def test_a_failed_job_says_why(
 ) -> None:
     monkeypatch.setattr(jobs, "KEPT_S", 0.05)
     cluster.steps = [job(JobKind.DETACH, state=JobState.FAILED, message="in use by a\0b",
-                         error_code="Busy")]  # fmt: skip
+                         error_code="Busy", hint="unmount it")]  # fmt: skip
     await call("Detach", "a{sv}", [{}], OF_KIND[Kind.ATTACHMENT].name, ATTACHMENT)
-    assert await listener.until(JOB, "Completed") == [[False, "Busy", "in use by a\ufffdb"]]
-    assert listener.told(JOB)["Error"] == "Busy"
+    completed = [False, "Busy", "in use by a\ufffdb", "unmount it"]
+    assert await listener.until(JOB, "Completed") == [completed]
+    assert (listener.told(JOB)["Error"], listener.told(JOB)["Hint"]) == ("Busy", "unmount it")
     await listener.until(ROOT, "InterfacesRemoved")  # after a while
     assert JOB not in await managed(call)
 
@@ -238,9 +239,9 @@ async def test_a_job_that_the_manager_forgot_has_ended(
 ) -> None:
     cluster.steps = [job()]
     await call("CreateVolume", "sta{sv}", ["data", GIB, {}])
-    cluster.fault = NotFoundError("there is no job j1")
-    ((success, name, _),) = await listener.until(JOB, "Completed")
-    assert (success, name) == (False, "NotFound")
+    cluster.fault = NotFoundError("there is no job j1", hint="look elsewhere")
+    ((success, name, _, hint),) = await listener.until(JOB, "Completed")
+    assert (success, name, hint) == (False, "NotFound", "look elsewhere")
     await listener.until(ROOT, "InterfacesRemoved")
 
 

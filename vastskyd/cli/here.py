@@ -12,6 +12,7 @@ import click
 
 from vastskyd.cli.complete import volume_names
 from vastskyd.cli.connect import connect
+from vastskyd.cli.jobs import failure
 from vastskyd.cli.jobs import show as show_job
 from vastskyd.cli.options import duration_s, json_option
 from vastskyd.cli.output import print_json, say
@@ -21,7 +22,6 @@ from vastskyd.core.errors import (
     ConflictError,
     NotFoundError,
     UnreachableError,
-    from_code,
 )
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import AttachmentState, Job, JobState
@@ -152,7 +152,7 @@ def _still(client: "Client", job: Job) -> Job | None:
     except NotFoundError:
         return None
     if now.state is JobState.FAILED:
-        raise from_code(now.error_code, f"{now.kind} {now.about} failed: {now.message}")
+        raise failure(now)
     return now
 
 

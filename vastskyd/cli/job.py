@@ -94,6 +94,7 @@ def _show(found: Job) -> None:
             ("Ended", format_time(found.ended_s)),
             ("Error", found.error_code),
             ("Message", found.message),
+            ("Hint", found.hint),
         )
     )
 

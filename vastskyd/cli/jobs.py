@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vastskyd.cli.output import print_json, say
 from vastskyd.cli.several import Several
 from vastskyd.core import answers, api
-from vastskyd.core.errors import UnreachableError, from_code
+from vastskyd.core.errors import UnreachableError, VastskyError, from_code
 from vastskyd.core.ids import JobId
 from vastskyd.core.model import Job, JobState
 
@@ -131,9 +131,15 @@ def _followed(client: "Client", job: Job, *, as_json: bool, later: Sequence[Job]
 
 def _end(job: Job, *, as_json: bool) -> None:
     if job.state is JobState.FAILED:
-        raise from_code(job.error_code, f"{job.kind} {job.about} failed: {job.message}")
+        raise failure(job)
     if not as_json:
         say(f"{job.kind} {job.about}: done" + (f" ({job.message})" if job.message else ""))
+
+
+def failure(job: Job) -> VastskyError:
+    """The error that the job failed with, and what to do next if that is known."""
+    said = f"{job.kind} {job.about} failed: {job.message}"
+    return from_code(job.error_code, said, job.hint)
 
 
 def show(client: "Client", job: JobId) -> Job:

@@ -95,7 +95,7 @@ def cancel_drain(turn: Turn, job: Job, why: str) -> None:
             f"job {job.id} cannot be cancelled now: the disk is retired",
             hint=f"enrol it again: `vastskyctl disk enrol {job.about} --wipe`",
         )
-    turn.end_job(job, why, CancelledError.code)
+    turn.fail_job(job, CancelledError(why))
     if disk.state is DiskState.DRAINING:
         turn.draft.put(msgspec.structs.replace(disk, state=DiskState.ONLINE))
     turn.event(

@@ -4,7 +4,10 @@ Every error that a person may see is one of these. Each carries a sentence that 
 so, and, where there is one, a hint: the next step. They cross the wire and D-Bus by `code`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# Characters of a message, and of a hint, that are sent or kept.
+TEXT_LENGTH_MAX: Final = 4000
 
 
 class VastskyError(Exception):

@@ -13,6 +13,7 @@ from functools import cached_property
 import msgspec
 
 from vastskyd.core.documents import ExtentCondition, LegCondition
+from vastskyd.core.errors import ConflictError
 from vastskyd.core.evacuating import is_to_be_left, place_off
 from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import ExtentId, NodeId, VolumeId
@@ -321,7 +322,8 @@ def ended(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         return
     turn.draft.put(msgspec.structs.replace(volume, attachment=None))
     for job in turn.running(JobKind.REBUILD, subject=volume.id):
-        turn.end_job(job, f"it goes on when volume {volume.name} is mended again", "Conflict")
+        why = f"it goes on when volume {volume.name} is mended again"
+        turn.fail_job(job, ConflictError(why))
 
 
 # --- who asks for it ---------------------------------------------------------------------
@@ -331,7 +333,7 @@ def hand_over(turn: Turn, volume: Volume, on: Attachment, head: NodeId, *, force
     """A volume that is mended is attached for use. On the same head it gets its device; for another
     one its head lets go of it first, which it can: nobody uses it there."""
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
-        turn.end_job(job, f"volume {volume.name} is attached on {head} instead", "Conflict")
+        turn.fail_job(job, ConflictError(f"volume {volume.name} is attached on {head} instead"))
     if on.state is AttachmentState.FENCING or not turn.facts[on.head].online:
         return move(turn, volume, head, forced=forced)
     if on.state is not AttachmentState.DETACHING and on.head == head:

@@ -393,6 +393,7 @@ class JobState(StrEnum):
 class Job(Record):
     """Work that takes time. `subject` is the object's id, `about` what a person calls it.
 
+    Of one that failed, `message`, `error_code` and `hint` are the error's.
     `segment` and `extent` say which leg a rebuild restores. `started_by`: who asked for it, for
     people; empty: the cluster itself. `rate_bytes` a second and `expected_end_s` are what is shown
     of one that runs, by the average since it began; 0: not known.
@@ -409,6 +410,7 @@ class Job(Record):
     total_bytes: int = 0
     message: str = ""
     error_code: str = ""
+    hint: str = ""
     segment: int = -1
     extent: ExtentId = ExtentId("")
     started_by: str = ""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from vastskyd.core.errors import ConflictError
 from vastskyd.core.ids import NodeId
 from vastskyd.core.model import (
     Attachment,
@@ -25,7 +26,7 @@ def move(turn: Turn, volume: Volume, head: NodeId, why: str = "", *, forced: boo
     if old is not None and old.head != head:
         said = f"volume {volume.name} moves from {old.head}, {why}, to {head}"
         for job in turn.running(JobKind.ATTACH, JobKind.DETACH, subject=volume.id):
-            turn.end_job(job, said, "Conflict")
+            turn.fail_job(job, ConflictError(said))
         turn.event(Severity.WARNING, "head-fenced", volume.id, said)
     give(turn, volume, head, forced=forced)
     for job in turn.running(JobKind.ATTACH, subject=volume.id):

@@ -17,6 +17,7 @@ from vastskyd.core.documents import (
     VolumeFact,
 )
 from vastskyd.core.draining import follow_drains
+from vastskyd.core.errors import BusyError, ConflictError, UnreachableError
 from vastskyd.core.evacuating import evacuate
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.lineage import next_lineage
@@ -127,7 +128,7 @@ def _disks(turn: Turn) -> None:
                     refused_unasked(turn, disk, fact.message)
                 turn.draft.delete(disk)
                 for job in turn.running(JobKind.ENROL, subject=disk.id):
-                    turn.end_job(job, fact.message, "Conflict")
+                    turn.fail_job(job, ConflictError(fact.message))
         else:
             _follow_disk(turn, disk, fact.condition, fact.message)
             _follow_pace(turn, turn.draft.disks[disk.id], fact.slow_ms)
@@ -361,7 +362,7 @@ def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
         if turn.waited_s(job, attachment.state) < turn.policy.attach_timeout_s:
             continue
-        turn.end_job(job, f"volume {volume.name} was not attached: {why}", "Unreachable")
+        turn.fail_job(job, UnreachableError(f"volume {volume.name} was not attached: {why}"))
         if not volume.standby:  # else it is to be up wherever it can: that goes on being tried
             let_go(turn, volume, attachment)
         turn.event(Severity.ERROR, "attach-failed", volume.id, f"volume {volume.name}: {why}")
@@ -409,7 +410,7 @@ def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         _with_state(turn, volume, attachment, AttachmentState.ATTACHED)
         users = "; ".join(fact.users) or "it is open"
         for job in jobs:
-            turn.end_job(job, f"volume {volume.name} is in use: {users}", "Busy")
+            turn.fail_job(job, BusyError(f"volume {volume.name} is in use: {users}"))
     else:
         _give_up_late_detach(turn, volume, attachment, jobs)
 
@@ -417,7 +418,7 @@ def _detaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
 def _detached(turn: Turn, volume: Volume, attachment: Attachment) -> None:
     turn.draft.put(msgspec.structs.replace(volume, attachment=None))
     for job in turn.running(JobKind.REBUILD, subject=volume.id):
-        turn.end_job(job, f"it goes on when volume {volume.name} is attached", "Conflict")
+        turn.fail_job(job, ConflictError(f"it goes on when volume {volume.name} is attached"))
     for job in turn.running(JobKind.DETACH, subject=volume.id):
         turn.end_job(job, f"volume {volume.name} detached from {attachment.head}")
     turn.event(
@@ -453,7 +454,7 @@ def _give_up_late_detach(
         why = fact.message if fact and fact.message else "its head has not taken it down yet"
     for job in jobs:
         if turn.waited_s(job, "detach") >= turn.policy.attach_timeout_s:
-            turn.end_job(job, f"volume {volume.name} is not detached: {why}", "Unreachable")
+            turn.fail_job(job, UnreachableError(f"volume {volume.name} is not detached: {why}"))
 
 
 _ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], None]] = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from vastskyd.core.documents import ExtentCondition, LegCondition, SegmentFact, VolumeFact
+from vastskyd.core.errors import ConflictError, DeviceError
 from vastskyd.core.guards import extent_length, guarded_length
 from vastskyd.core.ids import DiskId, ExtentId
 from vastskyd.core.model import (
@@ -247,7 +248,7 @@ def let_go(turn: Turn, volume: Volume, index: int, extent: ExtentId) -> None:
     rest = tuple(leg for leg in segment.legs if leg.extent != extent)
     turn.put_segment(volume, msgspec.structs.replace(segment, legs=rest))
     for job in rebuild_jobs(turn, volume, extent):
-        turn.end_job(job, "the leg is not needed any more", "Conflict")
+        turn.fail_job(job, ConflictError("the leg is not needed any more"))
     said = f"volume {volume.name}, segment {segment.index}: the leg on {where} is not used any more"
     turn.event(Severity.INFO, "leg-moved", volume.id, said)
 
@@ -272,7 +273,7 @@ def _replace(turn: Turn, volume: Volume, segment: Segment, lost: ExtentId) -> No
     turn.release(lost)
     turn.put_segment(volume, msgspec.structs.replace(segment, legs=legs))
     for job in rebuild_jobs(turn, volume, lost):
-        turn.end_job(job, "the leg was lost and is rebuilt elsewhere", "Device")
+        turn.fail_job(job, DeviceError("the leg was lost and is rebuilt elsewhere"))
     if segment.initialised and volume.attachment is not None:
         start_rebuild(turn, volume, segment, extent.id)
     disk = turn.draft.disks[place.disk]

@@ -8,7 +8,13 @@ from collections.abc import Collection
 import msgspec
 
 from vastskyd.core.documents import LegCondition, ScrubFact, ScrubState, SegmentFact
-from vastskyd.core.errors import CancelledError
+from vastskyd.core.errors import (
+    CancelledError,
+    ConflictError,
+    UnreachableError,
+    VastskyError,
+    from_code,
+)
 from vastskyd.core.ids import DiskId, VolumeId
 from vastskyd.core.model import (
     Attachment,
@@ -175,7 +181,8 @@ def _follow(turn: Turn, volume: Volume, scrub: Scrub, admitted: Collection[Volum
     attachment = volume.attachment
     if attachment is None or attachment.epoch != scrub.epoch:
         how = "detached" if attachment is None else f"moved to {attachment.head}"
-        _give_up(turn, volume, scrub, f"volume {volume.name} was {how} meanwhile", "Conflict")
+        why = f"volume {volume.name} was {how} meanwhile"
+        _give_up(turn, volume, scrub, ConflictError(why))
         return
     fact = _fact(turn, volume)
     if fact is not None and fact.state is ScrubState.DONE:
@@ -231,7 +238,7 @@ def _wait(turn: Turn, volume: Volume, scrub: Scrub, *, waits: bool) -> None:
             _skip(turn, volume, scrub, _hindrance(turn, volume, scrub) or _CROWDED)
         else:
             why = f"its head {volume.attachment.head} is unreachable"
-            _give_up(turn, volume, scrub, why, "Unreachable")
+            _give_up(turn, volume, scrub, UnreachableError(why))
 
 
 def _skip(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
@@ -267,19 +274,19 @@ def _finish(turn: Turn, volume: Volume, scrub: Scrub) -> None:
             Severity.INFO, "volume-scrubbed", volume.id, f"volume {volume.name} is scrubbed: {said}"
         )
     else:
-        _give_up(turn, volume, scrub, said, "Conflict")
+        _give_up(turn, volume, scrub, ConflictError(said))
 
 
 def cancel_scrub(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
     """Its head ends what it began when its order is gone. It is not made up for at once."""
-    _give_up(turn, volume, scrub, why, CancelledError.code)
+    _give_up(turn, volume, scrub, CancelledError(why))
 
 
-def _give_up(turn: Turn, volume: Volume, scrub: Scrub, why: str, code: str) -> None:
+def _give_up(turn: Turn, volume: Volume, scrub: Scrub, error: VastskyError) -> None:
     turn.draft.put(msgspec.structs.replace(volume, scrub=None, scrub_failed_s=turn.wall_s))
     done = f"; {format_size(scrub.checked_bytes)} were compared" if scrub.checked_bytes else ""
     for job in turn.running(JobKind.SCRUB, subject=volume.id):
-        turn.end_job(job, f"{why}{done}", code)
+        turn.fail_job(job, from_code(error.code, f"{error.message}{done}", error.hint))
 
 
 # --- words -------------------------------------------------------------------------------

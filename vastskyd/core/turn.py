@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from vastskyd.core.errors import NotFoundError
+from vastskyd.core.errors import TEXT_LENGTH_MAX, NotFoundError, VastskyError
 from vastskyd.core.facts import Facts
 from vastskyd.core.ids import SHORT_ID_DIGITS, DiskId, ExtentId, JobId, NodeId, VolumeId
 from vastskyd.core.model import (
@@ -118,16 +118,28 @@ class Turn:
             self.draft.delete(old)
         return job
 
-    def end_job(self, job: Job, message: str = "", error_code: str = "") -> None:
-        """Done, or failed if there is an error code."""
+    def end_job(self, job: Job, message: str) -> None:
+        """It is done."""
         self.draft.put(
             msgspec.structs.replace(
                 job,
-                state=JobState.FAILED if error_code else JobState.DONE,
+                state=JobState.DONE,
                 ended_s=self.wall_s,
-                done_bytes=job.done_bytes if error_code else job.total_bytes,
-                message=message,
-                error_code=error_code,
+                done_bytes=job.total_bytes,
+                message=message[:TEXT_LENGTH_MAX],
+            )
+        )
+
+    def fail_job(self, job: Job, error: VastskyError) -> None:
+        """Kept of the error is what a person is told of it."""
+        self.draft.put(
+            msgspec.structs.replace(
+                job,
+                state=JobState.FAILED,
+                ended_s=self.wall_s,
+                message=error.message[:TEXT_LENGTH_MAX],
+                error_code=error.code,
+                hint=error.hint[:TEXT_LENGTH_MAX],
             )
         )
 

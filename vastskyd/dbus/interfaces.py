@@ -321,11 +321,12 @@ JOB = Interface(
         Property("Message", "message", "What it waits for, or how it ended, for people."),
         Property("Error", "error_code", "The error that it failed with, without"
                  " org.vastsky.Vastsky1.Error; empty: it did not fail."),
+        Property("Hint", "hint", "What to do about the error, for people; may be empty."),
     ),
     signals=(
         Signal(
             "Completed", "It has ended.",
-            (("success", "b"), ("error", "s"), ("message", "s")),
+            (("success", "b"), ("error", "s"), ("message", "s"), ("hint", "s")),
         ),
     ),
 )  # fmt: skip

@@ -106,10 +106,9 @@ class JobWatch:
                 if job.state is JobState.RUNNING:
                     await asyncio.sleep(PAUSE_S)
         except NotFoundError as error:  # the manager has lost its records, jobs and all
-            self._own.completed(place, False, error.code, error.message)
+            self._own.completed(place, error.code, error.message, error.hint)
         else:
-            done = job.state is JobState.DONE
-            self._own.completed(place, done, job.error_code, job.message)
+            self._own.completed(place, job.error_code, job.message, job.hint)
             await asyncio.sleep(KEPT_S)
         self._own.remove(place)
 

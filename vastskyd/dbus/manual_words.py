@@ -89,6 +89,7 @@ WORDS = {
 
 GIVEN = {
     "error": "As the property Error; empty: it did not fail.",
+    "hint": "As the property Hint.",
     "job": "The job's path; of a dry run /.",
     "message": "As the property Message.",
     "next": "The token of the next page; empty: this was the last one.",

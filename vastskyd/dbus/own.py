@@ -82,10 +82,11 @@ class OwnObjects:
         if before is not None:
             self._tell_changes(ROOT, MANAGER, before.values, self._host.values)
 
-    def completed(self, place: Place, success: bool, error: str, message: str) -> None:
-        """The job's signal."""
+    def completed(self, place: Place, error: str, message: str, hint: str) -> None:
+        """The job's signal; without an error it has done what was asked."""
         interface = OF_KIND[Kind.JOB].name
-        self._signal(place.path, interface, "Completed", "bss", [success, error, text(message)])
+        body = [not error, error, text(message), text(hint)]
+        self._signal(place.path, interface, "Completed", "bsss", body)
 
     def _tell_changes(self, path: str, interface: Interface, old: Values, new: Values) -> None:
         changed = {name: value for name, value in new.items() if old.get(name) != value}

@@ -108,6 +108,7 @@ RECORDS = {
             "message": "more, for people; of a failed job: why",
             "error_code": "of a failed job: the error's code, as in "
             "org.vastsky.Vastsky1(5), ERRORS",
+            "hint": "of a failed job: what to do about that, for people; may be empty",
             "segment": "of a rebuild: which segment of the volume; else -1",
             "extent": "of a rebuild: the id of the extent that is filled; else empty",
             "started_by": "who asked for it, for people; empty: the cluster itself",

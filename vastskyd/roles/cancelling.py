@@ -47,7 +47,7 @@ def cancel_job(turn: Turn, request: CancelJob) -> None:
         return
     else:
         raise ConflictError(f"job {job.id} cannot be cancelled now")
-    turn.end_job(job, _SAID, CancelledError.code)
+    turn.fail_job(job, CancelledError(_SAID))
 
 
 def _cancel_create(turn: Turn, volume: Volume) -> None:

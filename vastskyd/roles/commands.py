@@ -263,7 +263,7 @@ def delete_volume(turn: Turn, request: DeleteVolume) -> Job:
         )
     drop_volume(turn, volume)
     for job in turn.running(JobKind.CREATE, JobKind.REBUILD, JobKind.SCRUB, subject=volume.id):
-        turn.end_job(job, f"volume {volume.name} was deleted", "Conflict")
+        turn.fail_job(job, ConflictError(f"volume {volume.name} was deleted"))
     turn.event(Severity.INFO, "volume-deleted", volume.id, f"volume {volume.name} is deleted")
     job = turn.start_job(JobKind.DELETE, volume.id, volume.name)
     turn.end_job(job, f"volume {volume.name} deleted; its extents are being wiped")
@@ -375,7 +375,8 @@ def detach_volume(turn: Turn, request: DetachVolume) -> Job:
     """One that is mended goes on being so, but for nobody any more."""
     volume = turn.draft.volume(request.volume)
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
-        turn.end_job(job, f"volume {volume.name}: a detach was asked for meanwhile", "Conflict")
+        why = f"volume {volume.name}: a detach was asked for meanwhile"
+        turn.fail_job(job, ConflictError(why))
     for job in turn.running(JobKind.DETACH, subject=volume.id):
         return job
     job = turn.start_job(JobKind.DETACH, volume.id, volume.name)

@@ -11,7 +11,13 @@ import msgspec
 
 from vastskyd.core.api import ANSWERS, BY_METHOD, JOIN_REQUESTS, method_of
 from vastskyd.core.decoding import DECODE_ERRORS
-from vastskyd.core.errors import FailedError, InvalidError, VastskyError, from_code
+from vastskyd.core.errors import (
+    TEXT_LENGTH_MAX,
+    FailedError,
+    InvalidError,
+    VastskyError,
+    from_code,
+)
 from vastskyd.core.ids import ClusterId, NodeId
 from vastskyd.core.model import Record
 from vastskyd.wire.framing import Response, encode_frame
@@ -21,7 +27,6 @@ HEARTBEAT_METHOD: Final = "heartbeat"
 HELLO_METHOD: Final = "hello"
 
 _NIL: Final = b"\xc0"
-_ERROR_TEXT_MAX: Final = 4000
 SAME_VERSION: Final = "`vastskyd --version` on each host: all should run the same"
 
 
@@ -100,7 +105,7 @@ def encode_result(message_id: int, result: msgspec.Struct, limit_bytes: int) -> 
 
 
 def encode_error(message_id: int, error: VastskyError, limit_bytes: int) -> bytes:
-    message, hint = error.message[:_ERROR_TEXT_MAX], error.hint[:_ERROR_TEXT_MAX]
+    message, hint = error.message[:TEXT_LENGTH_MAX], error.hint[:TEXT_LENGTH_MAX]
     return _encode([1, message_id, [error.code, message, hint], None], limit_bytes)
 
 
