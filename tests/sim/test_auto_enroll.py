@@ -167,7 +167,10 @@ def test_what_no_signature_tells_of_is_not_touched_either(grain: int) -> None:
         assert f"refused {TRIES_MAX} times: {PATH} is not new" in view.message
         jobs = [j for j in cluster.state().jobs.values() if j.about == f"s1:{PATH}"]
         assert [job.state for job in jobs] == [JobState.FAILED] * TRIES_MAX
-        assert len(await said(cluster, "disk-refused")) == 1
+        (refused,) = await said(cluster, "disk-refused")
+        assert refused.message.endswith(
+            f"; on s1: to take it all the same: `vastskyctl disk enrol {PATH}`"
+        )
         # Asked for, it is taken: no signature is on it.
         await cluster.do(api.EnrolDisk(node=NodeId("s1"), path=PATH))
         assert media.is_member()

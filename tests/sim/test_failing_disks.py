@@ -276,6 +276,7 @@ def test_a_failing_disk_is_not_enrolled_unless_told_to() -> None:
         job = await cluster.job(await cluster.start_job(request))
         assert job.error_code == ConflictError.code
         assert "bad says that it is failing (SMART): its reliability is degraded" in job.message
+        assert job.hint.endswith("`vastskyctl disk enrol /dev/disk/by-id/bad --failing`")
         assert len(cluster.state().disks) == len(STORES)
         await cluster.do(msgspec.structs.replace(request, failing=True))
         await asyncio.sleep(FOUND_S)

@@ -213,7 +213,8 @@ class DiskCondition(StrEnum):
 class DiskFact(Record):
     """`slow_ms`: what a request takes of late, if that is too long for a disk that is well.
     `smart`: what the disk last said of itself; None: it was not asked yet, or sleeps. `drive` and
-    `file` as the manager keeps them of a disk. `aliases`: its other names under /dev."""
+    `file` as the manager keeps them of a disk. `aliases`: its other names under /dev. `error_code`
+    and `hint`: of the error for which it was refused."""
 
     id: DiskId
     path: str
@@ -222,6 +223,8 @@ class DiskFact(Record):
     area_start_bytes: int = 0
     area_end_bytes: int = 0
     message: str = ""
+    error_code: str = ""
+    hint: str = ""
     slow_ms: int = 0
     smart: SmartReading | None = None
     drive: str = ""
@@ -307,7 +310,8 @@ class ScrubState(StrEnum):
 
 class ScrubFact(Record):
     """What became of the scrub that `order` asked for. `wrong`: the legs that were repaired;
-    `first_undecided_bytes`: where in the segment its legs first differ without a majority."""
+    `first_undecided_bytes`: where in the segment its legs first differ without a majority.
+    `error_code` and `hint`: of the error that it failed with."""
 
     order: int
     state: ScrubState
@@ -317,6 +321,8 @@ class ScrubFact(Record):
     first_undecided_bytes: int = 0
     wrong: tuple[ExtentId, ...] = ()
     message: str = ""
+    error_code: str = ""
+    hint: str = ""
 
 
 class SegmentFact(Record):
@@ -338,7 +344,8 @@ class VolumeCondition(StrEnum):
 
 class VolumeFact(Record):
     """A volume's stack on its head. A volume that is not in the report has no stack there.
-    `exposed`, as its document had it: where it is active it has a device, else its segments run."""
+    `exposed`, as its document had it: where it is active it has a device, else its segments run.
+    `error_code` and `hint`: of the error that `message` tells of; empty: it only waits."""
 
     id: VolumeId
     epoch: int
@@ -346,6 +353,8 @@ class VolumeFact(Record):
     segments: tuple[SegmentFact, ...] = ()
     users: tuple[str, ...] = ()
     message: str = ""
+    error_code: str = ""
+    hint: str = ""
     exposed: bool = True
 
 

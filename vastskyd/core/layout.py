@@ -16,6 +16,7 @@ from vastskyd.core.documents import (
     VolumeFact,
     VolumeSpec,
 )
+from vastskyd.core.errors import VastskyError
 from vastskyd.core.guards import GUARD_BYTES, guarded_length
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.model import Layout, LegState
@@ -59,11 +60,14 @@ class Plan:
     steps: tuple[Step, ...]
     fact: VolumeFact | None
 
-    def explained(self, message: str) -> "Plan":
+    def explained(self, error: VastskyError) -> "Plan":
         """The same, with what went wrong in the fact."""
         if self.fact is None:
             return self
-        return Plan(self.steps, msgspec.structs.replace(self.fact, message=message))
+        fact = msgspec.structs.replace(
+            self.fact, message=error.message, error_code=error.code, hint=error.hint
+        )
+        return Plan(self.steps, fact)
 
     def assembling(self, message: str) -> "Plan":
         """The same, with the volume not ready yet."""

@@ -310,8 +310,8 @@ class Scrub(Record):
     """A scrub under way, in the attachment of `epoch`: segment by segment, `segment` is next.
 
     `tries` of that segment have failed; since `waits_since_s`, if that is not 0, it has not been
-    fit to be scrubbed. The rest is what was found in those before it, which
-    were left out, and why the last of these was.
+    fit to be scrubbed. The rest is what was found in those before it, which were left out, and for
+    which error the last of these was.
     """
 
     job: JobId
@@ -324,6 +324,8 @@ class Scrub(Record):
     undecided_bytes: int = 0
     skipped: tuple[int, ...] = ()
     skipped_why: str = ""
+    skipped_code: str = ""
+    skipped_hint: str = ""
 
 
 class ScrubResult(Record):

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from vastskyd.core.documents import CandidateFact, DiskClaim
+from vastskyd.core.errors import VastskyError
 from vastskyd.core.ids import SHORT_ID_DIGITS, DiskId, NodeId
 from vastskyd.core.model import (
     Candidate,
@@ -93,9 +94,9 @@ def _announce(turn: Turn, node: NodeId, candidate: CandidateFact, claim: DiskCla
     turn.event(Severity.INFO, "disk-recognised", claim.disk or candidate.path, said)
 
 
-def is_in_use(candidate: CandidateFact) -> bool:
+def is_in_use(found: str) -> bool:
     """By somebody, whom no --wipe takes it from."""
-    return candidate.found.startswith("in use:")
+    return found.startswith("in use:")
 
 
 def what_is_on(turn: Turn, candidate: CandidateFact) -> str:
@@ -162,20 +163,20 @@ def unasked_job(turn: Turn, disk: Disk) -> Job | None:
     return next((job for job in jobs if job.message == UNASKED), None)
 
 
-def refused_unasked(turn: Turn, disk: Disk, reason: str) -> None:
+def refused_unasked(turn: Turn, disk: Disk, error: VastskyError) -> None:
     """The disk's host found something against it."""
     key = disk_name(disk)
     before = turn.draft.candidates.get(key) or Candidate(key=key, node=disk.node)
     after = msgspec.structs.replace(
-        before, tries=before.tries + 1, tried_s=turn.wall_s, reason=reason
+        before, tries=before.tries + 1, tried_s=turn.wall_s, reason=error.message
     )
     turn.draft.put(after)
     if after.tries == TRIES_MAX:
         said = (
             f"{disk_name(disk)} {UNASKED}, but was refused {TRIES_MAX} times, the last time"
-            f" because {reason}; to take it all the same:"
-            f" `vastskyctl disk enrol {disk_name(disk)}`"
+            f" because {error.message}"
         )
+        said += f"; {error.hint}" if error.hint else ""
         turn.event(Severity.WARNING, "disk-refused", disk.id, said)
 
 

@@ -17,7 +17,7 @@ from vastskyd.core.documents import (
     VolumeFact,
 )
 from vastskyd.core.draining import follow_drains
-from vastskyd.core.errors import BusyError, ConflictError, UnreachableError
+from vastskyd.core.errors import BusyError, ConflictError, UnreachableError, VastskyError
 from vastskyd.core.evacuating import evacuate
 from vastskyd.core.ids import ExtentId
 from vastskyd.core.lineage import next_lineage
@@ -49,6 +49,7 @@ from vastskyd.core.offers import (
 )
 from vastskyd.core.quorum import recovery_quorum, relied_on
 from vastskyd.core.recovery import follow_head, replace_lost_legs
+from vastskyd.core.refusals import refusal
 from vastskyd.core.scrubbing import begin_due, follow_scrubs, scrub_patience_s
 from vastskyd.core.turn import Turn, disk_name, with_range
 
@@ -124,11 +125,12 @@ def _disks(turn: Turn) -> None:
                     f"{disk_name(disk)} is enrolled{itself}",
                 )
             else:
+                error = refusal(disk.node, fact, fact.message)
                 if unasked_job(turn, disk):
-                    refused_unasked(turn, disk, fact.message)
+                    refused_unasked(turn, disk, error)
                 turn.draft.delete(disk)
                 for job in turn.running(JobKind.ENROL, subject=disk.id):
-                    turn.fail_job(job, ConflictError(fact.message))
+                    turn.fail_job(job, error)
         else:
             _follow_disk(turn, disk, fact.condition, fact.message)
             _follow_pace(turn, turn.draft.disks[disk.id], fact.slow_ms)
@@ -358,11 +360,15 @@ def _trust(turn: Turn, volume: Volume) -> Volume:
     return volume
 
 
-def _give_up_late_attach(turn: Turn, volume: Volume, attachment: Attachment, why: str) -> None:
+def _give_up_late_attach(
+    turn: Turn, volume: Volume, attachment: Attachment, why: str, fact: VolumeFact | None = None
+) -> None:
+    """`fact`: what its head says of it."""
     for job in turn.running(JobKind.ATTACH, subject=volume.id):
         if turn.waited_s(job, attachment.state) < turn.policy.attach_timeout_s:
             continue
-        turn.fail_job(job, UnreachableError(f"volume {volume.name} was not attached: {why}"))
+        said = f"volume {volume.name} was not attached: {why}"
+        turn.fail_job(job, _refusal(volume, attachment, fact, said))
         if not volume.standby:  # else it is to be up wherever it can: that goes on being tried
             let_go(turn, volume, attachment)
         turn.event(Severity.ERROR, "attach-failed", volume.id, f"volume {volume.name}: {why}")
@@ -389,7 +395,17 @@ def _attaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         )
         return
     said = fact.message if fact is not None and fact.message else "its head has not built it"
-    _give_up_late_attach(turn, volume, attachment, said)
+    _give_up_late_attach(turn, volume, attachment, said, fact)
+
+
+def _refusal(
+    volume: Volume, attachment: Attachment, fact: VolumeFact | None, said: str
+) -> VastskyError:
+    """The error that its head met; if it met none, it waits for what it does not reach."""
+    if fact is not None and fact.error_code:
+        return refusal(attachment.head, fact, said)
+    hint = f"`vastskyctl volume show {volume.name}` shows its legs, and which are out of reach"
+    return UnreachableError(said, hint=hint)
 
 
 def _attached(turn: Turn, volume: Volume, attachment: Attachment) -> None:
@@ -445,16 +461,21 @@ def _give_up_late_detach(
     """The job ends; the head takes the volume down as soon as it can."""
     facts = turn.facts[attachment.head]
     fact = facts.volumes.get(volume.id)
+    said = f"volume {volume.name} is not detached: "
+    error: VastskyError
     if not facts.online:
-        why = (
-            f"its head {attachment.head} is unreachable and takes it down when it returns;"
-            " an attach on another head fences this one"
+        said += f"its head {attachment.head} is unreachable and takes it down when it returns"
+        error = UnreachableError(
+            said,
+            hint=f"wait for {attachment.head}; an attach on another head fences it:"
+            f" `vastskyctl volume attach {volume.name} HEAD`",
         )
     else:
-        why = fact.message if fact and fact.message else "its head has not taken it down yet"
+        said += fact.message if fact and fact.message else "its head has not taken it down yet"
+        error = _refusal(volume, attachment, fact, said)
     for job in jobs:
         if turn.waited_s(job, "detach") >= turn.policy.attach_timeout_s:
-            turn.fail_job(job, UnreachableError(f"volume {volume.name} is not detached: {why}"))
+            turn.fail_job(job, error)
 
 
 _ATTACHMENT_RULES: dict[AttachmentState, Callable[[Turn, Volume, Attachment], None]] = {

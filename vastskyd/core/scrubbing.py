@@ -28,6 +28,7 @@ from vastskyd.core.model import (
     Volume,
 )
 from vastskyd.core.recovery import Rebuilds, admitted_rebuilds, disks_of
+from vastskyd.core.refusals import refusal
 from vastskyd.core.turn import Turn, disk_name
 from vastskyd.core.units import format_size
 
@@ -188,7 +189,7 @@ def _follow(turn: Turn, volume: Volume, scrub: Scrub, admitted: Collection[Volum
     if fact is not None and fact.state is ScrubState.DONE:
         _record(turn, volume, scrub, fact)
     elif fact is not None and fact.state is ScrubState.FAILED:
-        _try_again(turn, volume, scrub, fact.message)
+        _try_again(turn, volume, scrub, refusal(attachment.head, fact, fact.message))
     else:
         _wait(turn, volume, scrub, waits=volume.id not in admitted)
 
@@ -219,9 +220,9 @@ def _record(turn: Turn, volume: Volume, scrub: Scrub, fact: ScrubFact) -> None:
     _next_segment(turn, volume, msgspec.structs.replace(found, waits_since_s=0.0))
 
 
-def _try_again(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
+def _try_again(turn: Turn, volume: Volume, scrub: Scrub, error: VastskyError) -> None:
     if scrub.tries + 1 >= TRIES_MOST:
-        _skip(turn, volume, scrub, why)
+        _skip(turn, volume, scrub, error)
         return
     again = msgspec.structs.replace(scrub, tries=scrub.tries + 1)
     order = volume.scrub_order + 1
@@ -235,16 +236,23 @@ def _wait(turn: Turn, volume: Volume, scrub: Scrub, *, waits: bool) -> None:
         turn.draft.put(msgspec.structs.replace(volume, scrub=changed))
     elif waits and turn.wall_s - scrub.waits_since_s >= WAIT_MOST_S:
         if volume.attachment is None or turn.facts[volume.attachment.head].online:
-            _skip(turn, volume, scrub, _hindrance(turn, volume, scrub) or _CROWDED)
+            why = _hindrance(turn, volume, scrub) or _CROWDED
+            _skip(turn, volume, scrub, ConflictError(why))
         else:
             why = f"its head {volume.attachment.head} is unreachable"
             _give_up(turn, volume, scrub, UnreachableError(why))
 
 
-def _skip(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:
+def _skip(turn: Turn, volume: Volume, scrub: Scrub, error: VastskyError) -> None:
     """It keeps its `waits_since_s`: what hinders one segment may hinder the next for no longer."""
-    skipped = (*scrub.skipped, scrub.segment)
-    _next_segment(turn, volume, msgspec.structs.replace(scrub, skipped=skipped, skipped_why=why))
+    without = msgspec.structs.replace(
+        scrub,
+        skipped=(*scrub.skipped, scrub.segment),
+        skipped_why=error.message,
+        skipped_code=error.code,
+        skipped_hint=error.hint,
+    )
+    _next_segment(turn, volume, without)
 
 
 def _next_segment(turn: Turn, volume: Volume, scrub: Scrub) -> None:
@@ -274,7 +282,8 @@ def _finish(turn: Turn, volume: Volume, scrub: Scrub) -> None:
             Severity.INFO, "volume-scrubbed", volume.id, f"volume {volume.name} is scrubbed: {said}"
         )
     else:
-        _give_up(turn, volume, scrub, ConflictError(said))
+        error = from_code(scrub.skipped_code, said, scrub.skipped_hint)
+        _give_up(turn, volume, scrub, error)
 
 
 def cancel_scrub(turn: Turn, volume: Volume, scrub: Scrub, why: str) -> None:

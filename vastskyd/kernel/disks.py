@@ -230,7 +230,10 @@ def _refuse_used(path: str, mode: int = os.O_RDWR) -> None:
         if error.errno != errno.EBUSY:
             raise DeviceError(f"{path} cannot be opened: {error.strerror}") from error
         by = ", ".join(users.of_whole(name)) or "by somebody unknown"
-        raise ConflictError(f"{path} is in use: {by}") from error
+        raise ConflictError(
+            f"{path} is in use: {by}",
+            hint=f"`lsblk -f {path}` shows what uses it; end that first",
+        ) from error
 
 
 def _zero_ends(path: str) -> None:

@@ -92,7 +92,7 @@ def enrol_disk(turn: Turn, request: EnrolDisk) -> Job:
             f"{request.node}:{candidate.path} is not empty: {candidate.found}",
             hint=(
                 f"`lsblk -f {candidate.path}` on {node.id} shows what uses it; end that first"
-                if is_in_use(candidate)
+                if is_in_use(candidate.found)
                 else "to destroy what is on it: `vastskyctl disk enrol"
                 f" {request.node}:{request.path} --wipe`"
             ),

@@ -100,7 +100,7 @@ class HeadRole:
         self._wanted_since_s: dict[tuple[VolumeId, int], float] = {}
         self._users: dict[VolumeId, tuple[str, ...]] = {}
         self._rates: dict[str, tuple[int, int]] = {}
-        self._problems: dict[VolumeId, str] = {}
+        self._problems: dict[VolumeId, VastskyError] = {}
         self._planned: dict[VolumeId, _Planned] = {}
         self._document: HeadDocument | None = None
         self._settled: _Settled | None = None
@@ -248,8 +248,8 @@ class HeadRole:
         act = self._acts.get(spec.id)
         if act is not None and act.exposes:
             plan = plan.assembling("its device is being made")
-        problem = self._problems.get(spec.id, "")
-        if not problem or plan.fact is None or plan.fact.message:
+        problem = self._problems.get(spec.id)
+        if problem is None or plan.fact is None or plan.fact.message:
             return plan
         return plan.explained(problem)
 
@@ -278,9 +278,10 @@ class HeadRole:
                 if isinstance(step, CreateArray | AssembleArray | FindArray):
                     self._rates.clear()  # it may have the name of one that was there before
         except VastskyError as error:
-            if self._problems.get(volume) != error.message:
+            before = self._problems.get(volume)
+            if before is None or before.message != error.message:
                 log.error("volume %s: %s", volume, error.message)
-            self._problems[volume] = error.message
+            self._problems[volume] = error
         else:
             self._problems.pop(volume, None)
             if acted:

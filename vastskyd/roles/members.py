@@ -22,7 +22,7 @@ from vastskyd.core.errors import (
 )
 from vastskyd.core.ids import ClusterId, DiskId
 from vastskyd.core.model import SmartHealth
-from vastskyd.core.offers import match
+from vastskyd.core.offers import is_in_use, match
 from vastskyd.core.ondisk_layout import AREA_START_BYTES
 from vastskyd.core.units import MIB, align_down, format_size
 from vastskyd.core.witness import DiskSighting
@@ -83,7 +83,7 @@ class Members:
         self._cluster_name = cluster_name
         self._here: dict[DiskId, Member] = {}
         self._foreign: dict[str, _Foreign] = {}
-        self._refused: dict[DiskId, str] = {}
+        self._refused: dict[DiskId, VastskyError] = {}
         self._lost: set[DiskId] = set()
         self._retired: set[DiskId] = set()
         self._blocks: tuple[BlockDevice, ...] = ()
@@ -212,7 +212,7 @@ class Members:
             await self._enrol(spec, step)
             self._refused.pop(spec.id, None)
         except VastskyError as error:
-            self._refused[spec.id] = error.message
+            self._refused[spec.id] = error
 
     async def _enrol(self, spec: DiskSpec, step: Step) -> None:
         await self.rescan(step)  # it may have been used since
@@ -221,26 +221,41 @@ class Members:
             (b for b in self._blocks if spec.path == b.path or spec.path in b.aliases), None
         )
         if block is None:
-            raise NotFoundError(f"there is no disk {spec.path} here")
+            raise NotFoundError(
+                f"there is no disk {spec.path} here",
+                hint="`vastskyctl disk list --all` shows those that are there",
+            )
         before = next((d for d, m in self._here.items() if m.path == block.path), None)
         if before is not None and before not in self._retired:
-            raise ConflictError(f"{spec.path} is a disk of this cluster already")
+            raise ConflictError(
+                f"{spec.path} is a disk of this cluster already",
+                hint=f"`vastskyctl disk show {before}` shows how it is",
+            )
         if block.size_bytes < _DISK_MIN_BYTES:
             raise ConflictError(
                 f"{spec.path} has {format_size(block.size_bytes)};"
-                f" {format_size(_DISK_MIN_BYTES)} is the least"
+                f" {format_size(_DISK_MIN_BYTES)} is the least",
+                hint="enrol a larger one: `vastskyctl disk list --all` shows those that are there",
             )
         smart = self._smarts.reading(spec.id)
         if smart is not None and smart.health is SmartHealth.FAILING and not spec.failing:
             raise ConflictError(
-                f"{spec.path} says that it is failing (SMART): {smart.reason};"
-                " --failing takes it all the same"
+                f"{spec.path} says that it is failing (SMART): {smart.reason}",
+                hint=f"to take it all the same: `vastskyctl disk enrol {spec.path} --failing`",
             )
         if block.found and not spec.wipe:
             what, _ = self._what_is_on(block)
-            raise ConflictError(f"{spec.path} is not empty: {what}")
+            raise ConflictError(
+                f"{spec.path} is not empty: {what}",
+                hint=f"`lsblk -f {spec.path}` shows what uses it; end that first"
+                if is_in_use(block.found)
+                else f"to destroy what is on it: `vastskyctl disk enrol {spec.path} --wipe`",
+            )
         if spec.unasked and (left := await self._disks.remnants(block.path)):
-            raise ConflictError(f"{spec.path} is not new: {left}")
+            raise ConflictError(
+                f"{spec.path} is not new: {left}",
+                hint=f"to take it all the same: `vastskyctl disk enrol {spec.path}`",
+            )
         if block.found:
             await self._disks.erase_signatures(block.path)
             step()
@@ -310,12 +325,15 @@ class Members:
         member = self._here.get(spec.id)
         if member is not None:
             return self._present(spec.id, member, paces)
-        if spec.enrol and spec.id in self._refused:
+        refused = self._refused.get(spec.id) if spec.enrol else None
+        if refused is not None:
             return DiskFact(
                 id=spec.id,
                 path=spec.path,
                 condition=DiskCondition.REFUSED,
-                message=self._refused[spec.id],
+                message=refused.message,
+                error_code=refused.code,
+                hint=refused.hint,
             )
         if not spec.enrol and (settled or spec.id in self._lost):
             return DiskFact(

@@ -164,7 +164,12 @@ class Scrubs:
                     await self._compare(scrub)
         except VastskyError as error:
             log.warning("%s: %s", where, error.message)
-            scrub.says(state=ScrubState.FAILED, message=error.message)
+            scrub.says(
+                state=ScrubState.FAILED,
+                message=error.message,
+                error_code=error.code,
+                hint=error.hint,
+            )
         else:
             scrub.says(state=ScrubState.DONE, done_bytes=scrub.segment.length_bytes, message="")
         self._changed()
