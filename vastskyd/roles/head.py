@@ -281,7 +281,7 @@ class HeadRole:
             before = self._problems.get(volume)
             if before is None or before.message != error.message:
                 log.error("volume %s: %s", volume, error.message)
-            self._problems[volume] = error
+            self._problems[volume] = error.with_traceback(None)
         else:
             self._problems.pop(volume, None)
             if acted:

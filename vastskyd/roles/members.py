@@ -212,7 +212,7 @@ class Members:
             await self._enrol(spec, step)
             self._refused.pop(spec.id, None)
         except VastskyError as error:
-            self._refused[spec.id] = error
+            self._refused[spec.id] = error.with_traceback(None)
 
     async def _enrol(self, spec: DiskSpec, step: Step) -> None:
         await self.rescan(step)  # it may have been used since
