@@ -14,6 +14,7 @@ from tests.lab.host import LabError
 from tests.lab.image import ensure_root
 
 OURS = Path(__file__).parents[2] / "rules.d"
+USERS = OURS.parent / "packaging/sysusers.d/vastskyd.conf"
 LIMIT_S = 60
 
 # Of Debian's those that a disk comes by and that start nothing: md's would assemble what a test
@@ -22,7 +23,7 @@ RULES = "50-udev-default 60-block 60-persistent-storage 99-systemd"
 
 _BEGIN = """\
 set -e
-tree=$1 ours=$2 rules=$3 device=$4
+tree=$1 ours=$2 rules=$3 users=$4 device=$5
 export SYSTEMD_IGNORE_CHROOT=1
 mount --make-rprivate /
 mount -t tmpfs run $tree/run
@@ -30,6 +31,8 @@ mount -t tmpfs dev $tree/dev
 mount -t sysfs sys $tree/sys
 mount -t proc proc $tree/proc
 mknod -m 666 $tree/dev/null c 1 3
+{ cat $tree/etc/group; awk '$1 == "u" { print $2 ":x:990:" }' $users; } >$tree/run/group
+mount --bind $tree/run/group $tree/etc/group
 mkdir -p $tree/run/chosen
 for name in $rules; do cp $tree/usr/lib/udev/rules.d/$name.rules $tree/run/chosen; done
 cp $ours/*.rules $tree/run/chosen
@@ -68,7 +71,7 @@ class Udevd:
     def _run(self, script: str, device: str = "", ours: Path = OURS) -> str:
         done = subprocess.run(
             ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child",
-             "sh", "-c", script, "udevd", self.tree, ours, RULES, device],
+             "sh", "-c", script, "udevd", self.tree, ours, RULES, USERS, device],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
