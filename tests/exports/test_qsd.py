@@ -183,6 +183,23 @@ async def test_a_stuck_server_is_seen_hangs_nobody_and_is_fenced_all_the_same(
     assert await world.exports.servers() == ()
 
 
+async def test_a_server_whose_socket_is_gone_is_seen_and_is_fenced_all_the_same(
+    world: QemuWorld,
+) -> None:
+    """Somebody tidied up in /run: it serves on."""
+    server = await served(world)
+    await asyncio.to_thread(socket_of(world).unlink)
+    assert await world.exports.servers() == (HEAD1,)
+    with pytest.raises(UnreachableError, match="but its server runs"):
+        await world.exports.exports()
+    await world.exports.remove(HEAD1, EXPORT.extent)
+    assert await world.exports.servers() == ()
+    with pytest.raises((RefusedError, OSError)):
+        NbdClient(server.port, EXPORT.name)
+    await served(world)
+    assert await world.exports.exports() == (EXPORT,)
+
+
 async def test_a_stuck_server_is_replaced(
     world: QemuWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -169,17 +169,22 @@ async def connect(path: Path, timeout_s: float) -> AsyncIterator[Qmp]:
             await qmp.close()
 
 
-def listens(path: Path) -> bool:
-    """Does a process listen on the socket? True even if it is too stuck to greet.
+def listening() -> Iterator[Path]:
+    """The sockets that a process listens on, even if it is too stuck to greet, or their files are
+    gone.
 
     The kernel is asked, not the process: QEMU's monitor has one client at a time, and closes the
     connection of one who comes right after another hung up, or greets him twice.
     """
     for line in _UNIX_SOCKETS.read_text(errors="replace").splitlines()[1:]:
         fields = line.split(maxsplit=7)
-        if len(fields) == _FIELDS and fields[7] == str(path) and int(fields[3], 16) & _ACCEPTING:
-            return True
-    return False
+        if len(fields) == _FIELDS and int(fields[3], 16) & _ACCEPTING:
+            yield Path(fields[7])
+
+
+def listens(path: Path) -> bool:
+    """Does a process listen on the socket?"""
+    return path in listening()
 
 
 async def _dial(path: Path) -> socket.socket:

@@ -23,7 +23,7 @@ from vastskyd.core.ids import ExtentId, NodeId, node_id
 from vastskyd.core.names import export_unit
 from vastskyd.exports import commands
 from vastskyd.exports.deaths import Deaths
-from vastskyd.exports.qmp import Qmp, QmpError, connect, listens
+from vastskyd.exports.qmp import Qmp, QmpError, connect, listening, listens
 from vastskyd.ports import Export, ExportServer
 
 QMP_TIMEOUT_S = 5.0
@@ -66,7 +66,7 @@ class QemuExports:
 
     async def servers(self) -> tuple[NodeId, ...]:
         """Heads that a server process is there for, even one that no longer answers."""
-        return tuple(head for head in self._known() if listens(self._socket(head)))
+        return tuple(self._running())
 
     async def running(self) -> tuple[ExportServer, ...]:
         settings = [await self._settings(head) for head in await self.servers()]
@@ -75,14 +75,15 @@ class QemuExports:
     async def exports(self) -> tuple[Export, ...]:
         """Of all running servers. UnreachableError: one of them does not answer in time."""
         found: list[Export] = []
-        for head in self._known():
-            with contextlib.suppress(NotFoundError):  # its process has ended
+        for head in self._running():
+            with contextlib.suppress(NotFoundError):  # its process has ended since
                 found += await self._exports_of(head)
         return tuple(found)
 
-    def _known(self) -> list[NodeId]:
-        """Heads that a socket is there for, be it a dead server's."""
-        return sorted(_head_of(path) for path in self._directories.glob("*/qmp"))
+    def _running(self) -> list[NodeId]:
+        """By the kernel's list: a socket's file can be removed, and its server serves on."""
+        ours = {path for path in listening() if path.match(str(self._directories / "*" / "qmp"))}
+        return sorted(_head_of(path) for path in ours)
 
     async def _exports_of(self, head: NodeId) -> tuple[Export, ...]:
         async with self._server(head) as qmp:
@@ -213,7 +214,15 @@ class QemuExports:
     @contextlib.asynccontextmanager
     async def _server(self, head: NodeId) -> AsyncIterator[Qmp]:
         """A connection to the head's server, ours alone. NotFoundError: none runs."""
-        async with self._heads[head], connect(self._socket(head), QMP_TIMEOUT_S) as qmp:
+        async with self._heads[head], contextlib.AsyncExitStack() as connection:
+            try:
+                qmp = await connection.enter_async_context(
+                    connect(self._socket(head), QMP_TIMEOUT_S)
+                )
+            except NotFoundError as error:
+                if listens(self._socket(head)):
+                    raise UnreachableError(f"{error.message}, but its server runs") from error
+                raise
             self._deaths.watch(head, qmp.pid)
             yield qmp
 
