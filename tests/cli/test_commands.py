@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -520,23 +521,75 @@ def test_without_a_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "systemctl status dbus" in done.stderr
 
 
+PROGRAM = "from vastskyd.cli.main import main; main(prog_name='vastskyctl')"
+
+
 def as_program(*arguments: str, to: str = "/dev/null", **more: str) -> tuple[int, str]:
     """Its exit status, and what it wrote to standard error."""
-    program = "from vastskyd.cli.main import main; main(prog_name='vastskyctl')"
     with open(to, "wb") as out:
         done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], stdout=out, stderr=subprocess.PIPE,
+            [sys.executable, "-c", PROGRAM, *arguments], stdout=out, stderr=subprocess.PIPE,
             text=True, env=os.environ | more, check=False,
         )  # fmt: skip
     return done.returncode, done.stderr
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("arguments", [["volume", "list"], ["status", "--json"]], ids=typed)
+@pytest.mark.parametrize(
+    "arguments",
+    [["volume", "list"], ["status", "--json"], ["--help"], ["--version"], ["status", "--help"]],
+    ids=typed,
+)
 def test_where_nothing_can_be_written_it_says_so_and_fails(arguments: list[str]) -> None:
     status, said = as_program(*arguments, to="/dev/full")
     assert (status, said.count("\n")) == (1, 1), said
     assert "No space left on device" in said
+
+
+CLOSED = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("closed", CLOSED)
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["volume", "list"], 0),
+        (["volume", "create", "x", "1G"], 0),
+        (["volume", "show", "none"], 3),
+        (["volume", "delete", "data"], 2),
+        (["join", "-"], 0),
+        (["top"], 2),
+    ],
+    ids=lambda each: typed(each) if isinstance(each, list) else "",
+)
+def test_who_closed_a_stream_is_answered_as_others(
+    closed: str, arguments: list[str], status: int
+) -> None:
+    """As if it were /dev/null: what was done is not told as failed."""
+    ctl = shlex.join([sys.executable, "-c", PROGRAM, *arguments])
+    done = subprocess.run(
+        ["sh", "-c", f"{ctl} {CLOSED[closed]}"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.returncode == status
+
+
+@pytest.mark.parametrize("kind", ["node", "disk", "volume"])
+def test_an_empty_name_is_nobodys(run: Run, cluster: FakeCluster, kind: str) -> None:
+    """A variable that is not set, in a script: it would be shown whatever is first."""
+    cluster.volumes = cluster.volumes[:1]
+    done = run(kind, "show", "")
+    assert done.exit_code == 2
+    assert "it is empty" in done.stderr
+    assert not cluster.asked
+
+
+def test_a_token_that_is_no_text_is_none(cluster: FakeCluster) -> None:
+    done = runner().invoke(main, ["join", "-"], input=b"\xff\xfe\n")
+    assert done.exit_code == 2
+    assert not cluster.asked
 
 
 @pytest.mark.usefixtures("cluster")

@@ -156,12 +156,19 @@ def join(
     With --json: Initialised.
     """
     if token == "-":  # noqa: S105
-        token = sys.stdin.readline()
+        token = _read_line()
     request = api.JoinCluster(
         token=token.strip(), addresses=addresses, rack=rack, node=node, roles=roles_of(roles)
     )
     with connect() as client:
         _report(client.ask(request, answers.Initialised), as_json)
+
+
+def _read_line() -> str:
+    try:
+        return sys.stdin.readline()
+    except UnicodeDecodeError:
+        raise click.UsageError("what stands on standard input is no token") from None
 
 
 def _say_what_next(addresses: tuple[str, ...], *, single: bool) -> None:

@@ -8,7 +8,7 @@ from vastskyd.cli.complete import disk_names, disks_to_enrol, node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.disk_view import show_disk
 from vastskyd.cli.jobs import start_each, start_named
-from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option
+from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option, not_empty
 from vastskyd.cli.output import interactive, paint, say
 from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.watch import shown, watch_option
@@ -81,7 +81,7 @@ def _row(view: answers.DiskView) -> tuple[str, ...]:
 
 
 @disk.command()
-@click.argument("name", metavar="ID|NODE:PATH", shell_complete=disk_names)
+@click.argument("name", metavar="ID|NODE:PATH", callback=not_empty, shell_complete=disk_names)
 @watch_option
 @json_option
 def show(name: str, watch: bool, as_json: bool) -> None:

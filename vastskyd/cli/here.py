@@ -14,7 +14,7 @@ from vastskyd.cli.complete import volume_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import failure
 from vastskyd.cli.jobs import show as show_job
-from vastskyd.cli.options import duration_s, json_option
+from vastskyd.cli.options import duration_s, json_option, not_empty
 from vastskyd.cli.output import print_json, say
 from vastskyd.core import answers, api
 from vastskyd.core.errors import (
@@ -35,7 +35,7 @@ POLL_S = 0.5
 # What can be mounted. Of one that is stalled a read may wait, and whoever asked with it.
 _USABLE = ("active", "degraded", "rebuilding")
 
-name_argument = click.argument("name", shell_complete=volume_names)
+name_argument = click.argument("name", callback=not_empty, shell_complete=volume_names)
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """vastskyctl: the commands put together, and how each ends."""
 
-import errno
 import io
 import os
 import sys
@@ -16,6 +15,16 @@ from vastskyd.core.errors import VastskyError
 class Program(click.Group):
     """Errors by meaning become a sentence, a hint and an exit code."""
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Also what --help and --version print may find no room."""
+        _open_streams()
+        try:
+            return super().main(*args, **more)
+        except OSError as error:  # not that nobody reads on: click ends that quietly
+            say(f"vastskyctl: the output cannot be written: {error.strerror}", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it is not tried again
+            sys.exit(exits.FAILED)
+
     def invoke(self, ctx: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # of a terminal that does not know all letters
@@ -24,14 +33,16 @@ class Program(click.Group):
         except VastskyError as error:
             exits.tell(error)
             ctx.exit(exits.exit_code(error))
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # nobody reads on: click ends it quietly
-            say(f"vastskyctl: the output cannot be written: {error.strerror}", err=True)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it is not tried again
-            ctx.exit(exits.FAILED)
         except KeyboardInterrupt:
             ctx.exit(exits.INTERRUPTED)
+
+
+def _open_streams() -> None:
+    """One that was closed reads and writes nothing. In the order of their numbers: else what is
+    opened next would have that of one, and get what is said to people."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 @click.group(

@@ -7,7 +7,7 @@ import click
 from vastskyd.cli.complete import node_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.jobs import show_rehearsed
-from vastskyd.cli.options import Manner, act_options, json_option
+from vastskyd.cli.options import Manner, act_options, json_option, not_empty
 from vastskyd.cli.output import (
     format_duration,
     paint,
@@ -74,7 +74,7 @@ def _state(view: answers.NodeView) -> str:
 
 
 @node.command()
-@click.argument("name", metavar="NODE", shell_complete=node_names)
+@click.argument("name", metavar="NODE", callback=not_empty, shell_complete=node_names)
 @watch_option
 @json_option
 def show(name: str, watch: bool, as_json: bool) -> None:

@@ -34,6 +34,13 @@ def duration_s(ctx: click.Context, param: click.Parameter, value: str) -> float:
         raise click.BadParameter(f"{error.message}: {error.hint}", ctx, param) from None
 
 
+def not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Callback: no name at all would be taken for any."""
+    if not value:
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 no_wait_option = click.option(
     "--no-wait", is_flag=True, help="Return once the job has begun; see `vastskyctl job list`."

@@ -8,7 +8,14 @@ from vastskyd.cli.complete import head_names, volume_names
 from vastskyd.cli.connect import connect
 from vastskyd.cli.here import leave, one_volume, take
 from vastskyd.cli.jobs import show_rehearsed, start, start_in_turn, start_named
-from vastskyd.cli.options import Manner, act_options, json_option, no_wait_option, size_bytes
+from vastskyd.cli.options import (
+    Manner,
+    act_options,
+    json_option,
+    no_wait_option,
+    not_empty,
+    size_bytes,
+)
 from vastskyd.cli.output import interactive, paint, print_json, say
 from vastskyd.cli.table import Column, print_table
 from vastskyd.cli.volume_view import show_placement, show_volume
@@ -35,7 +42,7 @@ layout_option = click.option(
     "--layout", type=click.Choice([each.value for each in Layout]), default="raid1",
     show_default=True, help="linear: one leg, no redundancy.",
 )  # fmt: skip
-name_argument = click.argument("name", shell_complete=volume_names)
+name_argument = click.argument("name", callback=not_empty, shell_complete=volume_names)
 names_argument = click.argument(
     "names", nargs=-1, required=True, metavar="NAME...", shell_complete=volume_names
 )
