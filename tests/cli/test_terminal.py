@@ -21,6 +21,8 @@ from vastskyd.cli.main import main
 from vastskyd.core import api
 from vastskyd.core.errors import UnreachableError
 from vastskyd.core.model import JobState
+from vastskyd.dbus.messages import Message, MessageBus, MessageFlag
+from vastskyd.dbus.paths import BUS_NAME
 
 CTL = [sys.executable, "-c", "from vastskyd.cli.main import main; main(prog_name='vastskyctl')"]
 LIMIT_S = 15
@@ -344,6 +346,33 @@ def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch, cluster: FakeCl
     assert complete("volume", "show", "") == []
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
     assert complete("volume", "show", "") == []
+
+
+@pytest.mark.usefixtures("bus_address")
+def test_completion_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stopped vastskyd meant it: a press of a key must not bring it back."""
+    called: list[Message] = []
+    call = MessageBus.call
+
+    async def noted(bus: MessageBus, message: Message) -> Message | None:
+        called.append(message)
+        return await call(bus, message)
+
+    monkeypatch.setattr(MessageBus, "call", noted)
+    assert complete("volume", "show", "") == []
+    assert complete("disk", "enrol", "") == []
+    to_vastskyd = [each for each in called if each.destination == BUS_NAME]
+    assert to_vastskyd
+    assert all(MessageFlag.NO_AUTOSTART in each.flags for each in to_vastskyd)
+
+
+def test_completion_asks_no_more_of_who_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster
+) -> None:
+    """Each question may take its second."""
+    cluster.fault = UnreachableError("the manager did not answer")
+    assert complete("disk", "enrol", "") == []
+    assert len(cluster.asked) == 1
 
 
 def test_shipped_completions_call_the_program() -> None:

@@ -44,14 +44,20 @@ _NOT_RUNNING = UnreachableError(
 
 class Client:
     """Connects at the first question, and again after the connection was lost. `may_ask`: whoever
-    sits at this terminal, for a password."""
+    sits at this terminal, for a password. `may_start`: vastskyd, where it does not run."""
 
     def __init__(
-        self, bus_address: str = "", timeout_s: float = CALL_TIMEOUT_S, *, may_ask: bool = False
+        self,
+        bus_address: str = "",
+        timeout_s: float = CALL_TIMEOUT_S,
+        *,
+        may_ask: bool = False,
+        may_start: bool = True,
     ) -> None:
         self._address = bus_address
         self._timeout_s = timeout_s
         self._may_ask = may_ask and sys.stdin is not None and sys.stdin.isatty()
+        self._may_start = may_start
         self._runner = asyncio.Runner()
         self._bus: MessageBus | None = None
 
@@ -97,8 +103,10 @@ class Client:
 
     @property
     def _flags(self) -> MessageFlag:
-        allow = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
-        return allow if self._may_ask else MessageFlag.NONE
+        flags = MessageFlag.NONE if self._may_start else MessageFlag.NO_AUTOSTART
+        if self._may_ask:
+            flags |= MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
+        return flags
 
     async def _connected(self) -> MessageBus:
         if self._bus is None or not self._bus.connected:
@@ -118,9 +126,14 @@ class Client:
         would have us wait for as long as the longest question may take."""
         try:
             async with asyncio.timeout(min(ALIVE_TIMEOUT_S, self._timeout_s)):
-                await _reply(
-                    bus, Message(destination=BUS_NAME, path=ROOT, interface=_PEER, member="Ping")
+                ping = Message(
+                    destination=BUS_NAME,
+                    path=ROOT,
+                    interface=_PEER,
+                    member="Ping",
+                    flags=self._flags,
                 )
+                await _reply(bus, ping)
         except TimeoutError:
             bus.disconnect()  # type: ignore[no-untyped-call]
             raise UnreachableError(

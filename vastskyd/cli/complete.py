@@ -1,4 +1,5 @@
-"""Names for the shell's completion: live ones, soon or not at all, and never an error."""
+"""Names for the shell's completion: live ones, soon or not at all, and never an error. Nothing is
+started for them."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -18,7 +19,7 @@ def _ask(request: Record, answer: type[A]) -> A | None:
     try:
         from vastskyd.cli.client import Client  # noqa: PLC0415 - see connect
 
-        with Client(timeout_s=LIMIT_S) as client:
+        with Client(timeout_s=LIMIT_S, may_start=False) as client:
             return client.ask(request, answer)
     except Exception:  # noqa: BLE001 - whatever it was, it must not land in a command line
         return None
@@ -83,7 +84,9 @@ def disks_to_enrol(ctx: click.Context, param: click.Parameter, incomplete: str) 
     if len(before) > 1 and of_node:
         return []
     answer = _ask(api.ListDisks(node=of_node), answers.DiskList)
-    free = [disk for disk in answer.disks if not disk.id] if answer else []
+    if answer is None:
+        return []
+    free = [disk for disk in answer.disks if not disk.id]
     if of_node:
         offered = [disk.path for disk in free]
     else:
