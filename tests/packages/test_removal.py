@@ -1,5 +1,5 @@
-"""What keeps the package from being removed while its host serves the cluster, on a host that is a
-directory here. In a guest tests/demo removes the real one."""
+"""What the maintainer scripts do to a host, which is a directory here: above all, what keeps the
+package from being removed while its host serves the cluster. In a guest tests/demo removes it."""
 
 import os
 import subprocess
@@ -11,6 +11,8 @@ import pytest
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
 SCRIPT = PACKAGING / "refuse-removal"
 PRERM = PACKAGING / "debian/vastskyd.prerm"
+POSTINST = PACKAGING / "debian/vastskyd.postinst"
+POSTRM = PACKAGING / "debian/vastskyd.postrm"
 SPEC = PACKAGING / "rpm/vastskyd.spec"
 UNIT = "vastsky-export@{}.service loaded active running Vastsky export server for head {}\n"
 
@@ -117,3 +119,48 @@ def test_rpm_asks_the_same_before_it_removes_the_last_one() -> None:
         "fi",
         "%systemd_preun vastskyd.service",
     ]
+
+
+CALLED = ("rm", "udevadm", "systemd-sysusers", "busctl", "modprobe")
+
+
+def called(host: Host, script: Path, *words: str, **more: str) -> list[str]:
+    """What the maintainer's script asks of the host, which is running systemd."""
+    log = host.top / "called"
+    log.write_text("")
+    for name in CALLED:
+        host._script(f"usr/bin/{name}", f'#!/bin/sh\necho "{name} $*" >>{log}\n')
+    host._script("script", host._here(script.read_text()))
+    env = {"PATH": f"{host.top}/usr/bin:{os.environ['PATH']}", **more}
+    subprocess.run([host.top / "script", *words], env=env, timeout=30, check=True)
+    return log.read_text().splitlines()
+
+
+def test_purging_an_image_leaves_the_host_that_makes_it_alone(host: Host) -> None:
+    image = "/srv/image"
+    assert called(host, POSTRM, "remove") == ["udevadm control --reload"]
+    assert called(host, POSTRM, "purge") == ["rm -rf /etc/vastsky /var/lib/vastsky"]
+    assert called(host, POSTRM, "remove", DPKG_ROOT=image) == []
+    assert called(host, POSTRM, "purge", DPKG_ROOT=image) == [
+        f"rm -rf {image}/etc/vastsky {image}/var/lib/vastsky"
+    ]
+
+
+def test_installing_into_an_image_leaves_the_host_that_makes_it_alone(host: Host) -> None:
+    image = "/srv/image"
+    made = called(host, POSTINST, "configure", DPKG_ROOT=image)
+    assert made == [f"systemd-sysusers --root={image} vastskyd.conf"]
+    here = called(host, POSTINST, "configure", "0.1.0")
+    assert here[0] == "systemd-sysusers vastskyd.conf"
+    assert [each.split()[0] for each in here[1:]] == ["udevadm", "udevadm", "busctl", "modprobe"]
+    (host.top / "run/systemd/system").rmdir()
+    assert called(host, POSTINST, "configure") == ["systemd-sysusers vastskyd.conf"]
+
+
+@pytest.mark.parametrize(
+    "words", ["abort-upgrade 0.3.0", "abort-remove", "abort-deconfigure in-favour other 1.0"]
+)
+def test_what_was_begun_and_not_done_changes_nothing(host: Host, words: str) -> None:
+    assert called(host, POSTINST, *words.split()) == []
+    assert called(host, POSTRM, "upgrade", "0.3.0") == []
+    assert called(host, POSTRM, "failed-upgrade", "0.1.0", "0.2.0") == []
