@@ -12,7 +12,7 @@ from vastskyd.cli import here
 from vastskyd.core import answers, api
 from vastskyd.core.errors import ConflictError, NotFoundError, UnreachableError
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import AttachmentState, JobState, Record
+from vastskyd.core.model import AttachmentState, JobState, Record, VolumeState
 
 DETACHED = msgspec.structs.replace(VOLUMES[0], head="", attachment=None)
 ELSEWHERE = msgspec.structs.replace(VOLUMES[0], head="store2")
@@ -159,6 +159,32 @@ def test_one_that_is_on_its_way_off_is_attached_when_it_is_off(
     on(api.AttachVolume, lambda: is_here(cluster))
     assert run("volume", "take", "data", "--within", "5s").exit_code == 0
     assert [type(each) for each in cluster.changes()] == [api.AttachVolume]
+
+
+PASSING = {
+    "volume data is still being created": msgspec.structs.replace(
+        DETACHED, state=VolumeState.CREATING
+    ),
+    "volume data is detaching on store2": msgspec.structs.replace(
+        ELSEWHERE, attachment=AttachmentState.DETACHING
+    ),
+}
+
+
+@pytest.mark.parametrize("why", PASSING)
+def test_what_passes_by_itself_is_waited_for(
+    run: Run, cluster: FakeCluster, on: Callable[..., None], why: str
+) -> None:
+    """Exit code 5: vastsky-attach@.service tries again. A host that boots while the one before it
+    goes down, and a volume that is made while its unit is enabled."""
+    is_gone(cluster)
+    cluster.volumes = (PASSING[why],)
+    done = run("volume", "take", "data", "--within", "0.5s")
+    assert (done.exit_code, f"in time: {why}" in done.stderr) == (5, True), done.stderr
+    assert not cluster.changes()
+    on(api.ListVolumes, lambda: is_gone(cluster))
+    on(api.AttachVolume, lambda: is_here(cluster))
+    assert run("volume", "take", "data", "--within", "5s").exit_code == 0
 
 
 def test_a_job_that_fails_says_why(run: Run, cluster: FakeCluster) -> None:

@@ -24,7 +24,7 @@ from vastskyd.core.errors import (
     UnreachableError,
 )
 from vastskyd.core.ids import NodeId
-from vastskyd.core.model import AttachmentState, Job, JobState
+from vastskyd.core.model import AttachmentState, Job, JobState, VolumeState
 
 if TYPE_CHECKING:
     from vastskyd.cli.client import Client
@@ -114,6 +114,10 @@ def _attach(client: "Client", name: str, me: str) -> Job | None:
     """The job that was begun; None: it is attached here, or still on its way off."""
     view = _known(client, name)
     given = view.attachment not in (None, AttachmentState.UNFENCED)
+    if view.state is VolumeState.CREATING:
+        raise UnreachableError(f"volume {name} is still being created")
+    if view.attachment is AttachmentState.DETACHING and view.head != me:
+        raise UnreachableError(f"volume {name} is detaching on {view.head}")
     if given and view.head != me:
         raise BusyError(
             f"volume {name} is {view.attachment} on {view.head}",
