@@ -103,6 +103,13 @@ def _reload(host: Host, read: Callable[[], Config]) -> None:
     """systemd waits for the answer (Type=notify-reload). One mistake, and nothing changes."""
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
     try:
+        _read_anew(host, read)
+    finally:
+        notify("READY=1")
+
+
+def _read_anew(host: Host, read: Callable[[], Config]) -> None:
+    try:
         fresh = read()
     except InvalidError as error:
         for mistake in error.message.splitlines():
@@ -112,7 +119,6 @@ def _reload(host: Host, read: Callable[[], Config]) -> None:
         logging.getLogger().setLevel(fresh.log_level.upper())
         host.reconfigure(fresh)
         log.info("configuration reloaded")
-    notify("READY=1")
 
 
 async def _live(host: Host, calls: CallsApart) -> None:

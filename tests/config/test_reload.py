@@ -100,3 +100,20 @@ def test_one_mistake_and_all_goes_on_as_it_was(
     _reload(host, lambda: load(path))
     assert told == [read(path).config]
     assert root.level == logging.ERROR
+
+
+def test_systemd_has_its_answer_whatever_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for it, and `systemctl reload` with it, for the unit's TimeoutStartSec=."""
+    told: list[str] = []
+    monkeypatch.setattr("vastskyd.__main__.notify", told.append)
+    host = Host(Config(state_dir=str(tmp_path)), CallsHere())
+
+    def fault() -> Config:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        _reload(host, fault)
+    assert told[0].startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert told[1:] == ["READY=1"]

@@ -173,6 +173,17 @@ def test_a_key_of_another_certificate_is_refused(lab_directory: Path, tmp_path: 
     assert founding.tls_in_use(settings, Credentials(None)) == lab_directory / "tls"
 
 
+@pytest.mark.parametrize("junk", [b"junk", b"\xff\xfe\0", b""], ids=repr)
+def test_a_certificate_that_is_none_is_said_to_be_so(
+    lab_directory: Path, tmp_path: Path, junk: bytes
+) -> None:
+    settings = msgspec.structs.replace(config(tmp_path), state_dir=str(lab_directory))
+    key = given(tmp_path / "c", key=(lab_directory / "tls/server-key.pem").read_text())
+    (lab_directory / "tls/server-cert.pem").write_bytes(junk)
+    with pytest.raises(DamagedError):
+        founding.tls_in_use(settings, key)
+
+
 def test_units_find_the_certificate_at_one_place_wherever_the_key_is(
     lab_directory: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,8 @@ def tls_in_use(config: Config, credentials: Credentials) -> Path:
             f"there is no certificate in {kept}: {error.strerror}",
             hint="join a cluster with `vastskyctl join TOKEN`",
         ) from error
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"the certificate in {kept} is not text") from error
     NodeKey.parse(key_pem).save(made, issued_pem, ca_pem)
     return made
 
