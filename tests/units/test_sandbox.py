@@ -22,6 +22,7 @@ EXPOSURE_MOST = {
     "vastsky-export@.service": 15,
     "vastsky-let-go.service": 28,
     "vastsky-attach@.service": 10,
+    "vastsky-file@.service": 35,
 }
 
 # Of every service with its user root, the host's file system and network, and sockets.
@@ -55,7 +56,27 @@ OPEN = {
     "vastsky-export@.service": ANY_OPEN | {"UMask"},  # vastskyd's way to the socket is the group
     "vastsky-let-go.service": DAEMON_OPEN | {"PrivateTmp"},  # neither /tmp nor a folder in it
     "vastsky-attach@.service": ANY_OPEN | {"PrivateUsers"},
+    # Without mounts of its own, as it says: losetup, for a moment.
+    "vastsky-file@.service": ANY_OPEN
+    | {
+        "CapabilityBoundingSet_CAP_DAC_FOWNER_IPC_OWNER",
+        "CapabilityBoundingSet_CAP_SYS_ADMIN",
+        "PrivateMounts",
+        "PrivateTmp",
+        "PrivateUsers",
+        "ProtectControlGroups",
+        "ProtectHome",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "ProtectProc",
+        "ProtectSystem",
+    },
 }
+
+
+def test_each_unit_is_judged() -> None:
+    assert EXPOSURE_MOST.keys() == OPEN.keys() == {path.name for path in UNITS.glob("*.service")}
 
 
 def analyze(*words: str) -> subprocess.CompletedProcess[str]:
@@ -153,3 +174,11 @@ def test_who_takes_over_may_not_do_more_than_the_daemon() -> None:
     }
     (asked,) = [line for line in _lines("vastsky-let-go.service") if line.startswith("CapabilityB")]
     assert set(asked.partition("=")[2].split()) < allowed
+
+
+def test_a_files_path_is_handed_on_as_it_is() -> None:
+    """With a colon systemd replaces no variables: "${x}" may stand in a name."""
+    for key in ("ExecStart", "ExecStop"):
+        (line,) = [e for e in _lines("vastsky-file@.service") if e.startswith(f"{key}=")]
+        assert line.startswith(f"{key}=:/")
+        assert line.endswith(" %f")
