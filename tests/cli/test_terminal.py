@@ -12,6 +12,7 @@ import termios
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.shell_completion import BashComplete
 
@@ -292,6 +293,20 @@ def test_completion_in_bash(program: Path, words: list[str], offered: list[str])
         printf "%s\\n" "${{COMPREPLY[@]}}"
     """
     assert in_shell(program, "bash", "--norc", "-c", script).split() == offered
+
+
+def test_bash_is_given_names_as_they_have_to_be_typed(cluster: FakeCluster, program: Path) -> None:
+    """udev writes what it does not like in a name of a disk as backslash, x, and two digits."""
+    odd = msgspec.structs.replace(cluster.volumes[0], name=r"od\x20d $(x)")
+    cluster.volumes = (odd,)
+    script = f"""
+        source {COMPLETIONS / "vastskyctl"}
+        COMP_WORDS=(vastskyctl volume show o) COMP_CWORD=3
+        _vastskyctl_completion vastskyctl
+        eval "set -- ${{COMPREPLY[0]}}"
+        printf "%s|" "$@"
+    """
+    assert in_shell(program, "bash", "--norc", "-c", script) == rf"{odd.name}|"
 
 
 @pytest.mark.usefixtures("cluster")
