@@ -300,6 +300,17 @@ def test_on_a_terminal(cluster: FakeCluster) -> None:
         assert "Traceback" not in terminal.said
 
 
+def test_the_screen_comes_back_also_from_who_is_ended(cluster: FakeCluster) -> None:
+    """By timeout(1), say: its status is that of one who was."""
+    with Terminal("top") as terminal:
+        terminal.read_until("thing 1 happened")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.finish() == -signal.SIGTERM
+        assert "\x1b[?1049l" in terminal.said
+        assert terminal.said.rindex("\x1b[?25h") > terminal.said.rindex("\x1b[?25l"), "the cursor"
+        assert "Traceback" not in terminal.said
+
+
 def test_in_a_pipe_it_says_what_to_use(run: Run, cluster: FakeCluster) -> None:
     done = run("top")
     assert done.exit_code == 2

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vastskyd.cli import cluster, config, disk, events, exits, job, node, status, top, volume
+from vastskyd.cli.ending import ended_in_order
 from vastskyd.cli.output import say
 from vastskyd.core.errors import VastskyError
 
@@ -19,7 +20,8 @@ class Program(click.Group):
         """Also what --help and --version print may find no room."""
         _open_streams()
         try:
-            return super().main(*args, **more)
+            with ended_in_order():
+                return super().main(*args, **more)
         except OSError as error:  # not that nobody reads on: click ends that quietly
             say(f"vastskyctl: the output cannot be written: {error.strerror}", err=True)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it is not tried again
