@@ -22,12 +22,13 @@ from vastskyd.core.documents import (
     StorageReport,
     VolumeHints,
 )
+from vastskyd.core.errors import UnreachableError
 from vastskyd.core.ids import ClusterId, DiskId, ExtentId, NodeId, VolumeId
 from vastskyd.core.model import Encryption, Layout, Role
 from vastskyd.core.names import LegName, export_name, extent_dm_name
 from vastskyd.core.units import MIB
 from vastskyd.ondisk.slots import Current, choose
-from vastskyd.ports import Export
+from vastskyd.ports import Export, ExportServer
 from vastskyd.roles.storage import StorageRole
 
 CLUSTER = ClusterId("c" * 16)
@@ -281,3 +282,39 @@ def test_a_disk_of_another_cluster_is_refused() -> None:
         assert store.media.slots == before
 
     sim(body)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["says it runs", "says nothing"])
+def test_a_server_that_is_stuck_takes_no_other_with_it(answers: bool) -> None:
+    """To end one may take 45 s: the others' heads would lose their legs meanwhile."""
+
+    async def body(store: Store) -> None:
+        await store.told(spec(), spec_of_other())
+        exports = store.ports.exports
+        seen, running, stop = exports.exports, exports.running, exports.stop_server
+        stopped: list[NodeId] = []
+
+        async def stuck() -> tuple[Export, ...]:
+            if HEAD in stopped:
+                return await seen()
+            raise UnreachableError("it does not answer")
+
+        async def which() -> tuple[ExportServer, ...]:
+            return tuple(e for e in await running() if answers or e.head != HEAD)
+
+        async def noted(head: NodeId) -> None:
+            stopped.append(head)
+            await stop(head)
+
+        exports.exports, exports.running = stuck, which  # type: ignore[method-assign]
+        exports.stop_server = noted  # type: ignore[method-assign]
+        await store.told(spec(), spec_of_other())
+        assert sorted(stopped) == ([HEAD, OTHER] if answers else [HEAD])
+
+    sim(body)
+
+
+def spec_of_other() -> ExtentSpec:
+    other = spec(head=OTHER, key="o")
+    there = (START_GRAIN + LENGTH // MIB) * MIB
+    return msgspec.structs.replace(other, id=ExtentId("f" * 16), offset_bytes=there)

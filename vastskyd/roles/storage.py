@@ -280,12 +280,15 @@ class StorageRole:
 
     async def _end_stuck_servers(self, step: Step) -> None:
         """A server that does not answer cannot be told to let go: it is ended, and with it its
-        exports. `_serve` starts it anew."""
+        exports. `_serve` starts it anew. The others serve on, if it can be told which it is."""
         try:
             await self._exports.exports()
         except UnreachableError as error:
             log.error("an export server is stuck: %s", error.message)
-            for head in await self._exports.servers():
+            servers = await self._exports.servers()
+            answering = {server.head for server in await self._exports.running()}
+            stuck = tuple(head for head in servers if head not in answering)
+            for head in stuck or servers:
                 await self._exports.stop_server(head)
                 step()
 
