@@ -1,5 +1,5 @@
 function _vastskyctl_completion;
-    set -l response (env _VASTSKYCTL_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) vastskyctl);
+    set -l response (env _VASTSKYCTL_COMPLETE=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) vastskyctl 2>/dev/null);
 
     for completion in $response;
         set -l metadata (string split -m 1 "," $completion);

@@ -363,6 +363,26 @@ def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch, cluster: FakeCl
     assert complete("volume", "show", "") == []
 
 
+ASKED = {
+    "bash": "source {file}; COMP_WORDS=(vastskyctl v) COMP_CWORD=1"
+    " _vastskyctl_completion vastskyctl",
+    "fish": "source {file}; complete -C 'vastskyctl v'",
+    "zsh": "compdef() {{}}; words=(vastskyctl v) CURRENT=2; source {file}; _vastskyctl_completion",
+}
+FILES = {"bash": "vastskyctl", "fish": "vastskyctl.fish", "zsh": "_vastskyctl"}
+BARE = {"bash": "--norc", "fish": "--no-config", "zsh": "-f"}
+
+
+@pytest.mark.parametrize("shell", ASKED)
+def test_a_program_that_fails_writes_nothing_between_what_is_typed(
+    program: Path, shell: str
+) -> None:
+    """In the middle of an upgrade, say. `in_shell` looks at standard error."""
+    program.write_text("#!/bin/sh\necho Traceback >&2; exit 1\n")
+    script = ASKED[shell].format(file=COMPLETIONS / FILES[shell])
+    assert in_shell(program, shell, BARE[shell], "-c", f"{script}; true") == ""
+
+
 @pytest.mark.usefixtures("bus_address")
 def test_completion_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever stopped vastskyd meant it: a press of a key must not bring it back."""
