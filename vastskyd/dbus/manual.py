@@ -27,6 +27,7 @@ from vastskyd.dbus.manual_words import (
     VERSIONING,
     WORDS,
 )
+from vastskyd.dbus.messages import LENGTH_MAX_BYTES
 from vastskyd.dbus.paths import BUS_NAME, ROOT, Kind
 from vastskyd.dbus.records import all_records, answered, described, purpose
 from vastskyd.dbus.records import shown as shown_records
@@ -215,7 +216,8 @@ def _errors() -> Iterator[str]:
         " *PropertyReadOnly* (every property is) and *InvalidArgs* (another signature). So does"
         " whoever has too many calls in flight, with a word on what to do (*LimitsExceeded*):"
         f" {MAX_CALLS_EACH} of one connection, {MAX_CALLS_USER} of a user other than root, and"
-        f" {MAX_CALLS_USERS} of all of these; root has room besides."
+        f" {MAX_CALLS_USERS} of all of these; root has room besides. A call of more than"
+        f" {LENGTH_MAX_BYTES // 1024} KiB gets that error, too."
     )
     for code, kind in BY_CODE.items():
         text = " ".join((kind.__doc__ or "").split())
