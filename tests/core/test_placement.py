@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vastskyd.core import placement
 from vastskyd.core.errors import NoSpaceError
 from vastskyd.core.guards import extent_length
 from vastskyd.core.ids import DiskId, NodeId
 from vastskyd.core.model import Apart
 from vastskyd.core.placement import (
+    SEGMENTS_MAX,
     PlacedExtent,
     Room,
     Site,
@@ -241,3 +243,51 @@ def test_an_explanation_names_what_is_in_the_way() -> None:
     assert [answer.takes_bytes for answer in said.disks] == [whole, 0, 0, 0]
     assert said.disks[0].reason == "takes 1 of 1 extents"
     assert "smaller than an extent of 34.0 MiB" in said.disks[1].reason
+
+
+def test_a_volume_that_is_too_large_is_told_so_and_not_that_there_is_no_room() -> None:
+    there = [Room(Site(DiskId(name), NodeId(name)), [(0, 2**60)]) for name in "abc"]
+    size = SEGMENTS_MAX * 32 * MIB
+    assert explain_volume(size, 2, there, 32 * MIB, Apart.HOST, with_array=False).missing is None
+    said = explain_volume(size + 1, 2, there, 32 * MIB, Apart.HOST, with_array=False)
+    assert said.missing is not None
+    assert said.missing.message == (
+        "8.0 GiB is too large for a volume: it has at most 256 segments of 32.0 MiB"
+    )
+    assert "segment_max" in said.missing.hint
+    assert {answer.reason for answer in said.disks} == {
+        "it is not asked: no volume can be so large"
+    }
+
+
+@given(rooms(), sizes, st.integers(1, 4), st.integers(1, 8), aparts, st.booleans())
+def test_what_is_not_tried_does_not_fit(
+    there: list[Room], size: int, copies: int, count: int, apart: Apart, with_array: bool
+) -> None:
+    lengths = placement._cut(size, count)
+    placed = placement._place_segments(lengths, copies, there, apart, with_array=with_array)
+    may = placement._may_fit(lengths, copies, there, apart, with_array=with_array)
+    assert may or placed is None
+
+
+def test_that_there_is_no_room_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may look may ask, and all that the manager does waits for the answer."""
+    tried = 0
+    choose = placement._choose
+
+    def counted(*given: object) -> Room | None:
+        nonlocal tried
+        tried += 1
+        return choose(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(placement, "_choose", counted)
+    size, copies = 64 * 1024 * MIB, 5
+    free = size * copies // 240 * 101 // 100 // (4 * MIB) * (4 * MIB)
+    there = [
+        Room(Site(DiskId(f"{node}-{disk}"), NodeId(str(node))), [(0, free)])
+        for node in range(20)
+        for disk in range(12)
+    ]
+    with pytest.raises(NoSpaceError):
+        place_volume(size, copies, there, 64 * 1024 * MIB, Apart.HOST, with_array=True)
+    assert tried <= 2 * SEGMENTS_MAX * copies

@@ -137,7 +137,7 @@ MUTANTS = (
         "slow-disks-are-no-room",
         "what does not fit on the disks that are quick is refused, though the slow ones have room",
         _PLACEMENT,
-        ("for given in (rooms, _as_if_quick(rooms)):", "for given in (rooms,):"),
+        ("for given in (rooms, *_as_if_quick(rooms)):", "for given in (rooms,):"),
         f"{_PLACED}::test_slow_disks_are_left_alone_while_there_is_room_and_taken_when_there_is_not",
     ),
     # --- copies apart ----------------------------------------------------------------------

@@ -135,13 +135,16 @@ def place_volume(
 ) -> tuple[PlacedSegment, ...]:
     """The volume's segments, as few as fit, of nearly equal length. NoSpaceError says what is
     missing."""
+    _refuse_too_large(size_bytes, segment_max_bytes)
     roomy = [room.site for room in rooms if room.free_bytes]
     _refuse_too_few(copies, roomy, apart)
     size_bytes = align_up(size_bytes)
     for count in _counts(size_bytes, segment_max_bytes):
         lengths = _cut(size_bytes, count)
+        if not _may_fit(lengths, copies, rooms, apart, with_array=with_array):
+            continue
         # To keep off slow disks fills the others unevenly: what is left may be too little.
-        for given in (rooms, _as_if_quick(rooms)):
+        for given in (rooms, *_as_if_quick(rooms)):
             placed = _place_segments(lengths, copies, given, apart, with_array=with_array)
             if placed is not None:
                 return placed
@@ -157,8 +160,25 @@ def place_volume(
     )
 
 
-def _as_if_quick(rooms: list[Room]) -> list[Room]:
-    return [dataclasses.replace(room, slow=False) for room in rooms]
+def _as_if_quick(rooms: list[Room]) -> Iterator[list[Room]]:
+    """None, if they are."""
+    if any(room.slow for room in rooms):
+        yield [dataclasses.replace(room, slow=False) for room in rooms]
+
+
+def _refuse_too_large(size_bytes: int, segment_max_bytes: int) -> None:
+    if size_bytes <= _largest_bytes(segment_max_bytes):
+        return
+    raise NoSpaceError(
+        f"{format_size(size_bytes)} is too large for a volume: it has at most {SEGMENTS_MAX}"
+        f" segments of {format_size(segment_max_bytes)}",
+        hint=f"ask for at most {format_size(_largest_bytes(segment_max_bytes))}, or let segments be"
+        " larger: `segment_max` in [placement] of /etc/vastsky/vastskyd.toml on the manager",
+    )
+
+
+def _largest_bytes(segment_max_bytes: int) -> int:
+    return SEGMENTS_MAX * segment_max_bytes
 
 
 def _refuse_too_few(copies: int, roomy: list[Site], apart: Apart) -> None:
@@ -213,6 +233,9 @@ def explain_volume(
             size_bytes, copies, rooms, segment_max_bytes, apart, with_array=with_array
         )
     except NoSpaceError as error:
+        if size_bytes > _largest_bytes(segment_max_bytes):
+            said = "it is not asked: no volume can be so large"
+            return Explanation(error, tuple(Answer(room.disk, 0, said) for room in rooms))
         size_bytes = align_up(size_bytes)
         most = max(_counts(size_bytes, segment_max_bytes), default=1)
         least_bytes = extent_length(min(_cut(size_bytes, most)), with_array=with_array)
@@ -272,6 +295,20 @@ def _cut(size_bytes: int, count: int) -> list[int]:
     grains = size_bytes // GRAIN_BYTES
     small, longer = divmod(grains, count)
     return [(small + (index < longer)) * GRAIN_BYTES for index in range(count)]
+
+
+def _may_fit(
+    lengths: list[int], copies: int, rooms: list[Room], apart: Apart, *, with_array: bool
+) -> bool:
+    """Counts, instead of trying for seconds while all else waits: where this says no, there surely
+    is no room."""
+    least_bytes = extent_length(min(lengths), with_array=with_array)
+    holds: dict[str, int] = {}
+    for room in rooms:
+        alike = room.node if apart is Apart.HOST else room.disk  # it has one leg of each segment
+        extents = sum((end - start) // least_bytes for start, end in room.free)
+        holds[alike] = holds.get(alike, 0) + max(0, min(room.extents_left, extents))
+    return sum(min(each, len(lengths)) for each in holds.values()) >= copies * len(lengths)
 
 
 def _place_segments(
