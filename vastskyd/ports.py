@@ -394,9 +394,10 @@ class Disks(Protocol):
 class Smart(Protocol):
     """What disks say of their own health."""
 
-    async def read(self, path: str) -> SmartReading | None:
-        """None: the disk sleeps, and goes on sleeping. A reading of unknown health says why: there
-        is no such disk, or it does not tell. DeviceError: nobody could ask, or no answer in time.
+    async def read(self, path: str, *, wake: bool = False) -> SmartReading | None:
+        """None: the disk sleeps, and goes on sleeping, unless it is to `wake`. A reading of unknown
+        health says why: there is no such disk, or it does not tell. DeviceError: nobody could ask,
+        or no answer in time.
         """
 
 

@@ -41,3 +41,15 @@ async def test_a_disk_is_asked(
     monkeypatch.setattr(process, "run", answer)
     reading = await LinuxSmart().read(DISK)
     assert (None if reading is None else reading.health) == health
+
+
+async def test_one_that_is_to_wake_is_asked_even_if_it_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answer(argv: Sequence[str], timeout_s: float, *, ok: Sequence[int] = (0,)) -> Outcome:
+        assert "--nocheck=never" in argv
+        assert "--nocheck=standby" not in argv
+        return Outcome(tuple(argv), 0, (OUTPUTS / "sata-hdd-wd-red.json").read_text(), "")
+
+    monkeypatch.setattr(process, "run", answer)
+    assert await LinuxSmart().read(DISK, wake=True) is not None

@@ -12,7 +12,7 @@ class FakeSmart:
         self._kernel = kernel
         self._door = door
 
-    async def read(self, path: str) -> SmartReading | None:
+    async def read(self, path: str, *, wake: bool = False) -> SmartReading | None:
         async with self._door.step("smart.read"):
             try:
                 block = self._kernel.find(path)
@@ -20,6 +20,8 @@ class FakeSmart:
                 return _unknown(f"Smartctl open device: {path} failed: No such device")
             if not isinstance(block, DiskBlock) or block.pulled:
                 return _unknown(f"{path}: Unable to detect device type")
+            if wake:
+                block.media.asleep = False
             if block.media.asleep:
                 return None
             if block.media.failed:

@@ -268,9 +268,11 @@ def test_thresholds_are_the_policys() -> None:
     simulate(body, lambda: spread(quiet))
 
 
-def test_a_failing_disk_is_not_enrolled_unless_told_to() -> None:
+@pytest.mark.parametrize("asleep", [True, False])
+def test_a_failing_disk_is_not_enrolled_unless_told_to(asleep: bool) -> None:
     async def body(cluster: SimCluster) -> None:
-        cluster.world.hosts["s1"].insert(FakeMedia("bad", 128 * MIB, smart=FAILING))
+        bad = FakeMedia("bad", 128 * MIB, smart=FAILING, asleep=asleep)
+        cluster.world.hosts["s1"].insert(bad)
         await asyncio.sleep(10)
         request = api.EnrolDisk(node=NodeId("s1"), path="/dev/disk/by-id/bad")
         job = await cluster.job(await cluster.start_job(request))

@@ -22,11 +22,13 @@ class Answers:
     def __init__(self) -> None:
         self.says: dict[str, SmartReading | DeviceError | None] = {}
         self.asked: list[str] = []
+        self.woken: list[str] = []
         self.at_once = 0
         self.most_at_once = 0
 
-    async def read(self, path: str) -> SmartReading | None:
+    async def read(self, path: str, *, wake: bool = False) -> SmartReading | None:
         self.asked.append(path)
+        self.woken += [path] * wake
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(1)
@@ -81,6 +83,19 @@ def test_a_disk_that_sleeps_is_what_it_was() -> None:
         host.answers.says["/dev/one"] = None
         await host.passes(110)
         assert host.smarts.reading(ONE) == FAILING
+        await host.smarts.stop()
+
+    loop.run(main(), 1000)
+
+
+def test_one_that_is_being_enrolled_is_woken_once() -> None:
+    async def main() -> None:
+        host = Host()
+        for _ in range(3):
+            host.smarts.look(PATHS, [TWO])
+            await asyncio.sleep(INTERVAL_S + 5)
+        assert host.answers.asked.count("/dev/two") == 3
+        assert host.answers.woken == ["/dev/two"]
         await host.smarts.stop()
 
     loop.run(main(), 1000)

@@ -7,10 +7,8 @@ from vastskyd.kernel import process
 # A disk with bad sectors answers late; one whose command times out in the kernel takes that long.
 TIMEOUT_S = 40.0
 
-_COMMAND = (
-    "smartctl",
-    "--json=c",
-    "--nocheck=standby",
+_COMMAND = ("smartctl", "--json=c")
+_WANTED = (
     "--info",
     "--health",
     "--attributes",
@@ -24,6 +22,7 @@ _STATUSES = range(256)
 
 
 class LinuxSmart:
-    async def read(self, path: str) -> SmartReading | None:
-        outcome = await process.run((*_COMMAND, path), TIMEOUT_S, ok=_STATUSES)
+    async def read(self, path: str, *, wake: bool = False) -> SmartReading | None:
+        nocheck = f"--nocheck={'never' if wake else 'standby'}"
+        outcome = await process.run((*_COMMAND, nocheck, *_WANTED, path), TIMEOUT_S, ok=_STATUSES)
         return parse(outcome.output, outcome.status)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from vastskyd.core.errors import VastskyError
 from vastskyd.core.ids import DiskId
@@ -28,8 +28,9 @@ class Smarts:
         self._asked_s: dict[DiskId, float] = {}
         self._asking: asyncio.Task[None] | None = None
 
-    def look(self, paths: Mapping[DiskId, str]) -> None:
-        """Begins to ask those of these disks that are due; others are forgotten."""
+    def look(self, paths: Mapping[DiskId, str], enrolling: Collection[DiskId] = ()) -> None:
+        """Begins to ask those of these disks that are due; others are forgotten. One of `enrolling`
+        is not let sleep: it is written to in a moment, and is to say first how it is."""
         self._readings = {disk: said for disk, said in self._readings.items() if disk in paths}
         self._asked_s = {disk: when for disk, when in self._asked_s.items() if disk in paths}
         if not self.interval_s or (self._asking is not None and not self._asking.done()):
@@ -41,7 +42,7 @@ class Smarts:
             if now_s >= self._asked_s.get(disk, float("-inf")) + self.interval_s
         }
         if due:
-            self._asking = asyncio.create_task(self._ask_all(due), name="SMART")
+            self._asking = asyncio.create_task(self._ask_all(due, set(enrolling)), name="SMART")
 
     def reading(self, disk: DiskId) -> SmartReading | None:
         """None: it was not asked yet, or has slept ever since."""
@@ -56,10 +57,10 @@ class Smarts:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    async def _ask_all(self, paths: Mapping[DiskId, str]) -> None:
+    async def _ask_all(self, paths: Mapping[DiskId, str], enrolling: set[DiskId]) -> None:
         for disk, path in paths.items():
-            said = await self._ask(path)
             is_first = disk not in self._asked_s
+            said = await self._ask(path, wake=is_first and disk in enrolling)
             self._asked_s[disk] = self._clock.monotonic_s()
             before = self._readings.get(disk)
             if said is not None and said != before:
@@ -70,8 +71,8 @@ class Smarts:
             elif is_first:
                 self._changed()
 
-    async def _ask(self, path: str) -> SmartReading | None:
+    async def _ask(self, path: str, *, wake: bool) -> SmartReading | None:
         try:
-            return await self._smart.read(path)
+            return await self._smart.read(path, wake=wake)
         except VastskyError as error:
             return SmartReading(health=SmartHealth.UNKNOWN, reason=error.message)

@@ -157,7 +157,8 @@ class StorageRole:
         if document is None:
             return StorageReport(candidates=self._members.candidates())
         self._members.name(document.disks)
-        self._smarts.look(self._members.to_be_asked(document.disks))
+        enrolling = [disk.id for disk in document.disks if disk.enrol]
+        self._smarts.look(self._members.to_be_asked(document.disks), enrolling)
         if (settled := await self._still_settled(document)) is not None:
             report = self._with_disks(document, settled.report)
             self._settled = _Settled(document, settled.sight, report)
