@@ -368,7 +368,9 @@ class SlotBytes:
 
 
 class Disks(Protocol):
-    async def list(self) -> tuple[BlockDevice, ...]: ...
+    async def list(self, *, anew: bool = False) -> tuple[BlockDevice, ...]:
+        """What is on each is looked at if it may have been written to since the last look, which
+        lets disks sleep, or `anew`."""
 
     async def activity(self) -> dict[str, Activity]:
         """What the kernel counts of each disk, by its name there. Touches no disk."""

@@ -214,7 +214,7 @@ MUTANTS = (
         "a storage host takes a disk by what it saw there some time ago",
         "vastskyd/roles/members.py",
         (
-            "        await self.rescan(step)  # it may have been used since\n",
+            "        await self.rescan(step, anew=True)  # it may have been used since\n",
             "",
         ),
         f"{_FOREIGN}::test_what_came_on_the_disk_after_the_manager_looked_is_kept",

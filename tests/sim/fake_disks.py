@@ -210,7 +210,7 @@ class FakeDisks:
         self._kernel = kernel
         self._door = door
 
-    async def list(self) -> tuple[BlockDevice, ...]:
+    async def list(self, *, anew: bool = False) -> tuple[BlockDevice, ...]:
         async with self._door.step("disks.list"):
             blocks = (b for b in self._kernel.blocks.values() if isinstance(b, DiskBlock))
             return tuple(self._describe(block) for block in blocks if not block.pulled)

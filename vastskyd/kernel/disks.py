@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vastskyd.core.pace import Activity
 from vastskyd.core.units import MIB, format_size
 from vastskyd.kernel import direct, disk_links, drives, process, sysfs, users
 from vastskyd.kernel.calls import Calls
+from vastskyd.kernel.writings import Writings, writings
 from vastskyd.ports import BlockDevice, SlotBytes
 
 CALL_TIMEOUT_S = 20.0
@@ -31,6 +33,7 @@ _EXCLUDED = ("dm-", "md", "nbd", "zram", "ram", "sr", "fd", "drbd")
 _SIZE_MIN_BYTES = 64 * MIB
 _OURS = "(vastsky-extent-"  # of the name of what holds a disk
 _LOOKS_AT_ONCE = 4
+_UNREADABLE = "unreadable"
 
 # It has been claimed, whether the device that stands on it is there yet or not.
 _PATH_OF_ANOTHER = "a path of multipathd"
@@ -49,16 +52,28 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a look found, and what had been written then."""
+
+    writings: Writings
+    member: bool
+    found: str
+
+
 class LinuxDisks:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._found: dict[str, _Found] = {}
 
-    async def list(self) -> tuple[BlockDevice, ...]:
+    async def list(self, *, anew: bool = False) -> tuple[BlockDevice, ...]:
         names = await self._calls.call(_kernel_names, CALL_TIMEOUT_S, "list disks")
         links = await self._calls.call(
             disk_links.by_preference, CALL_TIMEOUT_S, "list links of disks"
         )
+        known = {} if anew else self._found
+        self._found = {name: known[name] for name in names if name in known}
         looked = await asyncio.gather(*(self._look(name, links) for name in names))
         return tuple(device for device in looked if device is not None)
 
@@ -121,8 +136,7 @@ class LinuxDisks:
         elif not member and used:
             found = f"in use: {used[0]}"
         elif not member:
-            async with self._looking:
-                member, found = await self._probe(path)
+            member, found = await self._what_is_on(name, path, below.file)
         if not directory.exists():
             return None
         return BlockDevice(
@@ -138,6 +152,22 @@ class LinuxDisks:
             file=below.file,
         )
 
+    async def _what_is_on(self, name: str, path: str, file: str) -> tuple[bool, str]:
+        """(member, found). Of what nobody has written to since it is known: a disk that sleeps is
+        let sleep."""
+        known = self._found.get(name)
+        now = await self._calls.call(
+            partial(writings, name, file), CALL_TIMEOUT_S, f"ask the kernel about {name}"
+        )
+        if known is not None and known.writings == now:
+            return known.member, known.found
+        async with self._looking:
+            member, found = await self._probe(path)
+        self._found.pop(name, None)
+        if now is not None and not found.startswith(_UNREADABLE):
+            self._found[name] = _Found(now, member, found)
+        return member, found
+
     async def _probe(self, path: str) -> tuple[bool, str]:
         """(member, found) of what is written on it. A disk that cannot be read is no candidate,
         so that is "found" as well."""
@@ -152,7 +182,7 @@ class LinuxDisks:
                 return True, "vastsky member"
             outcome = await process.run(["wipefs", "--json", path], TOOL_TIMEOUT_S)
         except DeviceError as error:
-            return False, f"unreadable: {error.message}"
+            return False, f"{_UNREADABLE}: {error.message}"
         return False, describe_signatures(outcome.output)
 
 

@@ -120,9 +120,9 @@ class Members:
         """Disks that were somebody's and are not of this cluster, or cannot be read: for people."""
         return tuple(f"{path}: {self._foreign[path].said}" for path in sorted(self._foreign))
 
-    async def rescan(self, step: Step = unwatched) -> None:
-        """Notices disks that came and went."""
-        self._blocks = await self._disks.list()
+    async def rescan(self, step: Step = unwatched, *, anew: bool = False) -> None:
+        """Notices disks that came and went. `anew`: also what another host may have written."""
+        self._blocks = await self._disks.list(anew=anew)
         self._looks += 1
         paths = {block.path: block for block in self._blocks}
         left: dict[DiskId, str] = {}
@@ -215,7 +215,7 @@ class Members:
             self._refused[spec.id] = error.with_traceback(None)
 
     async def _enrol(self, spec: DiskSpec, step: Step) -> None:
-        await self.rescan(step)  # it may have been used since
+        await self.rescan(step, anew=True)  # it may have been used since
         step()
         block = next(
             (b for b in self._blocks if spec.path == b.path or spec.path in b.aliases), None
