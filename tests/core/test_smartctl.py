@@ -108,6 +108,13 @@ SAID: dict[str, tuple[SmartHealth, dict[str, Any]]] = {
         {"reason": "HARDWARE IMPENDING FAILURE GENERAL HARD DRIVE FAILURE", "reallocated": 2311},
     ),
     "sas-hdd-too-warm": (PASSED, {"notes": ("WARNING: SPECIFIED TEMPERATURE EXCEEDED",)}),
+    "sas-hdd-power-loss-expected": (
+        PASSED, {"reason": "", "notes": ("WARNING: POWER LOSS EXPECTED",), "temperature_c": 37}
+    ),
+    "sas-hdd-medium-scan": (
+        PASSED,
+        {"reason": "", "notes": ("WARNING: BACKGROUND MEDIUM SCAN DETECTED MEDIUM ERROR",)},
+    ),
     "scsi-no-smart": (UNKNOWN, {"reason": "it has no SMART"}),
     "scsi-raid-volume": (UNKNOWN, {"reason": "it has no SMART"}),
     "usb-bridge-unknown": (

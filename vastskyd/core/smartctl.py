@@ -36,8 +36,9 @@ _NVME_BITS = (
     (0x20, "its persistent memory is read-only", False),
 )
 
-# The SCSI sense code that is a warning of the temperature and nothing else.
-_SCSI_WARM = (0x0B, 0x01)
+# The SCSI sense code of warnings (SPC): of the temperature, of the enclosure, of a power loss that
+# is expected. smartctl takes it for failing health, like 0x5D, that of an impending failure.
+_SCSI_WARNING = 0x0B
 
 # ATA attributes by number: what the vendors agree on.
 _REALLOCATED = 5
@@ -138,8 +139,8 @@ def _scsi(found: dict[str, Any], status: int) -> SmartReading:
     notes: tuple[str, ...] = ()
     sense = _at(found, "smart_status", "scsi")
     why = _text(_at(sense, "ie_string"))
-    if (_at(sense, "asc"), _at(sense, "ascq")) == _SCSI_WARM:
-        health, notes = SmartHealth.PASSED, (why or "it is too warm",)
+    if _at(sense, "asc") == _SCSI_WARNING:
+        health, notes = SmartHealth.PASSED, (why or "it warns, and does not say of what",)
     log = _at(found, "scsi_error_counter_log")
     kinds = ("read", "write", "verify")
     failed = [_count(_at(log, kind, "total_uncorrected_errors")) for kind in kinds]
