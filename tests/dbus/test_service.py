@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -406,6 +407,27 @@ async def test_a_connection_that_broke_leaves_the_name_to_the_next(
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_bus_that_hangs_is_let_go_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try would keep a connection for ever."""
+    monkeypatch.setattr("vastskyd.dbus.server.BUS_TIMEOUT_S", 0.2)
+    ended = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n")
+        writer.write(b"OK 0123456789abcdef0123456789abcdef\r\n")
+        with suppress(ConnectionError):
+            await reader.read()  # to its end
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_unix_server(hang, tmp_path / "bus"):
+        with pytest.raises(UnreachableError):
+            await serve(FakeCluster(), f"unix:path={tmp_path}/bus")
+        await asyncio.wait_for(ended.wait(), 5)
 
 
 async def test_without_a_bus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

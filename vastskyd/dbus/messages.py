@@ -143,6 +143,11 @@ class MessageBus(_NextBus):
         said = f"a call to vastskyd has {LENGTH_MAX_BYTES} bytes at the most"
         self.send(Message.new_error(message, name, said))
 
+    def abandon(self) -> None:
+        """Of a connection that was not made to its end: nothing of it is left."""
+        self._user_disconnect = True
+        self._finalize()
+
     def _finalize(self, err: Exception | None = None) -> None:
         """The bus is told, too: dbus-next leaves the socket open, and with it our name taken."""
         super()._finalize(err)  # type: ignore[no-untyped-call]

@@ -152,9 +152,13 @@ async def serve(
     no bus, or it does not let us have the name."""
     try:
         bus = MessageBus(bus_address or "", BusType.SYSTEM)
-        await asyncio.wait_for(bus.connect(), BUS_TIMEOUT_S)
     except Exception as error:
         raise UnreachableError(f"the system bus: {error}") from error
+    try:
+        await asyncio.wait_for(bus.connect(), BUS_TIMEOUT_S)
+    except Exception as error:
+        bus.abandon()
+        raise UnreachableError(f"the system bus: {str(error) or 'no answer in time'}") from error
     users = frozenset({0, os.geteuid()}) if trusted is None else trusted
     server = DbusServer(bus, cluster, Polkit(bus), users)
     server.start()
