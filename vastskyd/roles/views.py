@@ -1,5 +1,7 @@
 """What the manager answers to those who ask to see: records and facts, made readable."""
 
+from dataclasses import dataclass
+
 import msgspec
 
 from vastskyd.core.answers import (
@@ -21,7 +23,7 @@ from vastskyd.core.draining import drain_progress
 from vastskyd.core.errors import NotFoundError
 from vastskyd.core.guards import guarded_length
 from vastskyd.core.health import Health, cluster_health, problems, volume_health
-from vastskyd.core.ids import ExtentId, JobId, NodeId
+from vastskyd.core.ids import DiskId, ExtentId, JobId, NodeId
 from vastskyd.core.legs import leg_facts, reachable
 from vastskyd.core.local import candidate_view, disk_message, smart_view
 from vastskyd.core.model import (
@@ -52,6 +54,7 @@ def show_status(turn: Turn) -> ClusterStatus:
     state, facts = turn.draft, turn.facts
     cluster = state.the_cluster()
     online = [disk for disk in state.disks.values() if disk.state in SERVING]
+    space = _space(turn)
     health = [volume_health(turn, volume)[0] for volume in state.volumes.values()]
     return ClusterStatus(
         cluster=cluster.id,
@@ -67,7 +70,7 @@ def show_status(turn: Turn) -> ClusterStatus:
         volumes=len(state.volumes),
         volumes_redundant=health.count(Health.REDUNDANT),
         capacity_bytes=sum(disk.area_end_bytes - disk.area_start_bytes for disk in online),
-        free_bytes=sum(_free_bytes(turn, disk) for disk in online),
+        free_bytes=sum(space.free_bytes(disk) for disk in online),
         jobs_running=sum(job.state is JobState.RUNNING for job in state.jobs.values()),
         copies_apart=cluster.copies_apart,
         notes=notes(turn),
@@ -98,9 +101,9 @@ def _node(turn: Turn, node: Node) -> NodeView:
 def list_disks(turn: Turn, request: ListDisks) -> DiskList:
     if request.node:
         turn.draft.node(request.node)
-    users = disk_users(turn)
+    users, space = disk_users(turn), _space(turn)
     found = [
-        (_disk(turn, disk, users), names_of(turn, disk))
+        (_disk(turn, disk, users, space), names_of(turn, disk))
         for disk in turn.draft.disks.values()
         if request.node in ("", disk.node)
     ]
@@ -126,32 +129,43 @@ def _candidate(turn: Turn, node: NodeId, candidate: CandidateFact) -> DiskView:
     return candidate_view(node, candidate, offer_message(turn, node, candidate))
 
 
-def _disk(turn: Turn, disk: Disk, users: Users) -> DiskView:
+@dataclass(frozen=True)
+class _Space:
+    """Of all disks, by one look at the extents."""
+
+    used_bytes: dict[DiskId, int]
+    wiped: frozenset[DiskId]
+
+    def free_bytes(self, disk: Disk) -> int:
+        area_bytes = disk.area_end_bytes - disk.area_start_bytes
+        return max(0, area_bytes - self.used_bytes.get(disk.id, 0))
+
+
+def _space(turn: Turn) -> _Space:
+    used_bytes: dict[DiskId, int] = {}
+    wiped = set()
+    for extent in turn.draft.extents.values():
+        used_bytes[extent.disk] = used_bytes.get(extent.disk, 0) + extent.length_bytes
+        if extent.state is ExtentState.RELEASED:
+            wiped.add(extent.disk)
+    return _Space(used_bytes, frozenset(wiped))
+
+
+def _disk(turn: Turn, disk: Disk, users: Users, space: _Space) -> DiskView:
     unreachable = not turn.facts[disk.node].online and disk.state in SERVING
     words = disk_words(turn, disk, users)
-    wiping = any(
-        extent.disk == disk.id and extent.state is ExtentState.RELEASED
-        for extent in turn.draft.extents.values()
-    )
     return DiskView(
         id=disk.id,
         node=disk.node,
         path=disk.path,
         serial=disk.serial,
         size_bytes=disk.size_bytes,
-        free_bytes=_free_bytes(turn, disk),
+        free_bytes=space.free_bytes(disk),
         state="unreachable" if unreachable else disk.state.value,
-        message=disk_message(words, file=disk.file, slow=disk.slow, wiping=wiping),
+        message=disk_message(words, file=disk.file, slow=disk.slow, wiping=disk.id in space.wiped),
         volumes=words.volumes,
         smart=None if disk.smart is None else smart_view(disk.smart.last, words),
     )
-
-
-def _free_bytes(turn: Turn, disk: Disk) -> int:
-    used = sum(
-        extent.length_bytes for extent in turn.draft.extents.values() if extent.disk == disk.id
-    )
-    return max(0, disk.area_end_bytes - disk.area_start_bytes - used)
 
 
 def list_volumes(turn: Turn, request: ListVolumes) -> VolumeList:
