@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 120.0  # a last bound; every request has a tighter one of its own
 BUS_TIMEOUT_S = 10.0
+DBUS = "org.freedesktop.DBus"
+WAIT = "Wait"
+_GONE = f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg2=''"
 MAX_SIGNATURES = 1000
 MIRROR_RETRY_S = 5.0
 
@@ -49,6 +52,7 @@ class DbusServer:
         self._service = Service(cluster, own, self._jobs, self._gate)
         self._mirroring: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._waits: dict[str, set[asyncio.Task[None]]] = {}  # by who waits
         self._in_flight = InFlight()
         bus.add_message_handler(self._on_message)
 
@@ -78,6 +82,8 @@ class DbusServer:
 
     def _on_message(self, message: Message) -> bool | None:
         """True: dbus-next has nothing more to do with it."""
+        if message.message_type is MessageType.SIGNAL:
+            self._hear(message)
         if message.message_type is not MessageType.METHOD_CALL:
             return None
         if len(SignatureTree._cache) > MAX_SIGNATURES:
@@ -91,7 +97,21 @@ class DbusServer:
         task = asyncio.get_running_loop().create_task(self._answer(message, sender))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+        if message.member == WAIT:
+            self._waits.setdefault(sender, set()).add(task)
+            task.add_done_callback(lambda ended: self._waited(sender, ended))
         return True
+
+    def _waited(self, sender: str, ended: asyncio.Task[None]) -> None:
+        self._waits[sender].discard(ended)
+        if not self._waits[sender]:
+            del self._waits[sender]
+
+    def _hear(self, signal: Message) -> None:
+        """Who has gone waits no more. What else he asked for is done: half a join helps nobody."""
+        if signal.sender == DBUS and signal.member == "NameOwnerChanged":
+            for task in self._waits.get(signal.body[0], ()):
+                task.cancel()
 
     async def _answer(self, call: Message, sender: str) -> None:
         try:
@@ -141,6 +161,17 @@ class DbusServer:
             await asyncio.sleep(MIRROR_RETRY_S)
 
 
+def _listening(rule: str) -> Message:
+    return Message(
+        destination=DBUS,
+        path="/org/freedesktop/DBus",
+        interface=DBUS,
+        member="AddMatch",
+        signature="s",
+        body=[rule],
+    )
+
+
 async def serve(
     cluster: Cluster,
     bus_address: str | None = None,
@@ -163,6 +194,7 @@ async def serve(
     server = DbusServer(bus, cluster, Polkit(bus), users)
     server.start()
     try:
+        await asyncio.wait_for(bus.call(_listening(_GONE)), BUS_TIMEOUT_S)
         taken = await asyncio.wait_for(
             bus.request_name(BUS_NAME, NameFlag.DO_NOT_QUEUE), BUS_TIMEOUT_S
         )
