@@ -380,7 +380,8 @@ class Disks(Protocol):
 
     async def write_slot(self, path: str, slot: int, content: bytes) -> None:
         """Durable when it returns. It comes after writes that were begun before, be it by a
-        vastskyd that was killed; so do `read_slots` and `wipe`."""
+        vastskyd that was killed; so do `read_slots` and `wipe`. ConflictError: somebody else has
+        taken the disk into use; so says `wipe`."""
 
     async def remnants(self, path: str) -> str:
         """What else than a signature says that it is no new disk, for people: who has it open, or

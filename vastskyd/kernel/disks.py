@@ -32,6 +32,7 @@ TOOL_TIMEOUT_S = 20.0
 _EXCLUDED = ("dm-", "md", "nbd", "zram", "ram", "sr", "fd", "drbd")
 _SIZE_MIN_BYTES = 64 * MIB
 _OURS = "(vastsky-extent-"  # of the name of what holds a disk
+_TAKEN = ("mounted on ", "used as swap", "held by md")
 _LOOKS_AT_ONCE = 4
 _UNREADABLE = "unreadable"
 
@@ -92,7 +93,7 @@ class LinuxDisks:
         what = f"write slot {slot} of {path}"
         offset = SLOT_OFFSETS_BYTES[slot]
         await self._calls.call(
-            partial(direct.write, path, offset, content), CALL_TIMEOUT_S, what, lane=path
+            partial(_write_ours, path, offset, content), CALL_TIMEOUT_S, what, lane=path
         )
 
     async def remnants(self, path: str) -> str:
@@ -110,7 +111,7 @@ class LinuxDisks:
 
     async def wipe(self, path: str, offset_bytes: int, length_bytes: int) -> None:
         await self._calls.call(
-            partial(direct.zero, path, offset_bytes, length_bytes),
+            partial(_zero_ours, path, offset_bytes, length_bytes),
             WIPE_TIMEOUT_S,
             f"wipe {path}",
             lane=f"wipe {path}",
@@ -264,6 +265,33 @@ def _refuse_used(path: str, mode: int = os.O_RDWR) -> None:
             f"{path} is in use: {by}",
             hint=f"`lsblk -f {path}` shows what uses it; end that first",
         ) from error
+
+
+def _write_ours(path: str, offset_bytes: int, content: bytes) -> None:
+    _refuse_taken(path)
+    if not _has_extents(path):
+        _refuse_used(path)  # also what only the kernel knows, as of btrfs
+    direct.write(path, offset_bytes, content)
+
+
+def _zero_ours(path: str, offset_bytes: int, length_bytes: int) -> None:
+    _refuse_taken(path)
+    direct.zero(path, offset_bytes, length_bytes)
+
+
+def _has_extents(path: str) -> bool:
+    return any(_OURS in word for word in users.of_itself(sysfs.kernel_name(path)))
+
+
+def _refuse_taken(path: str) -> None:
+    """ConflictError if somebody has made something else of an enrolled disk. Nobody is kept from
+    that while no extent is on it, and it may be mounted by now."""
+    taken = [word for word in users.of_whole(sysfs.kernel_name(path)) if word.startswith(_TAKEN)]
+    if taken:
+        raise ConflictError(
+            f"{path} is in use: {taken[0]}",
+            hint=f"it was enrolled before: `lsblk -f {path}` shows what uses it now",
+        )
 
 
 def _zero_ends(path: str) -> None:
