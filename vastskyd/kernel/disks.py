@@ -269,8 +269,11 @@ def _refuse_used(path: str, mode: int = os.O_RDWR) -> None:
 
 def _write_ours(path: str, offset_bytes: int, content: bytes) -> None:
     _refuse_taken(path)
-    if not _has_extents(path):
+    try:
         _refuse_used(path)  # also what only the kernel knows, as of btrfs
+    except ConflictError:
+        if not _has_extents(path):  # asked after it: the first of them may have come just now
+            raise
     direct.write(path, offset_bytes, content)
 
 
