@@ -1,8 +1,11 @@
 """Mounts of volumes at boot and at shutdown, with the manager and without."""
 
 import os
+import re
+import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from tests.demo.hosts import MANAGER
 from tests.lab.guest import Guest
 
 pytestmark = pytest.mark.lab
+ROOT = Path(__file__).resolve().parents[2]
 
 # Each boot and shutdown of a guest takes a minute here: more of them are for once.
 BOOTS = int(os.environ.get("VASTSKY_BOOTS", "1"))
@@ -36,7 +40,10 @@ def in_fstab(cluster: Cluster) -> Iterator[None]:
     fstab = head.get("/etc/fstab")
     head.put("/etc/fstab", fstab + FSTAB.encode())
     head.run(f"mkdir -p {MOUNT}; systemctl daemon-reload")
+    # Hosts with LVM have it: at shutdown it takes down whatever device-mapper and md have.
+    head.run("systemctl unmask blk-availability.service; systemctl start blk-availability.service")
     yield
+    head.run("systemctl mask blk-availability.service", 60)
     head.put("/etc/fstab", fstab)
     head.run("systemctl daemon-reload; systemctl stop mnt-u.mount", 200, check=False)
     head.run(f"systemctl stop {UNIT}; umount -l {MOUNT}", 60, check=False)
@@ -57,8 +64,8 @@ def mounted(cluster: Cluster, in_fstab: None, request: pytest.FixtureRequest) ->
         yield head
 
 
-def is_mounted(head: Guest) -> bool:
-    return head.run(f"mountpoint -q {MOUNT}", check=False).exit == 0
+def is_mounted(head: Guest, place: str = MOUNT) -> bool:
+    return head.run(f"mountpoint -q {place}", check=False).exit == 0
 
 
 @pytest.mark.parametrize("number", range(BOOTS))
@@ -122,3 +129,51 @@ def test_a_volume_that_another_host_has_is_not_taken_from_it(
     assert cluster.volume("vol-1").head == HEAD
     assert is_mounted(mounted)
     other.run(f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}", 60, check=False)
+
+
+LVM_UNIT = "/etc/systemd/system/vg-ours.service"
+LVM_FSTAB = "/dev/ours/lv /mnt/lv ext4 _netdev,nofail,x-systemd.requires=vg-ours.service 0 0\n"
+# Masked on the lab's hosts until a test is about them.
+LVM_RULES = "56-lvm.rules", "69-lvm.rules"
+
+
+def lvm_unit() -> str:
+    """As the manual has it, for another volume."""
+    page = (ROOT / "docs/man/vastsky-attach.7.md").read_text()
+    (block,) = re.findall(rf"    # {LVM_UNIT}\n((?:    .*\n)+)", page)
+    return textwrap.dedent(block).replace("@data.", "@vol-2.")
+
+
+@pytest.fixture
+def with_lvm(mounted: Guest) -> Iterator[Guest]:
+    rules = " ".join(f"/etc/udev/rules.d/{name}" for name in LVM_RULES)
+    mounted.run(f"rm -f {rules}; udevadm control --reload; mkdir -p /mnt/lv")
+    fstab = mounted.get("/etc/fstab")
+    mounted.put("/etc/fstab", fstab + LVM_FSTAB.encode())
+    mounted.put(LVM_UNIT, lvm_unit().encode())
+    mounted.run("systemctl daemon-reload")
+    yield mounted
+    mounted.put("/etc/fstab", fstab)
+    mounted.run(
+        "systemctl stop mnt-lv.mount vg-ours.service vastsky-attach@vol-2.service;"
+        f" rm {LVM_UNIT}; systemctl daemon-reload;"
+        f" for rule in {rules}; do ln -sf /dev/null $rule; done; udevadm control --reload",
+        120,
+        check=False,
+    )
+
+
+def test_lvm_on_a_volume_comes_and_goes_with_it(cluster: Cluster, with_lvm: Guest) -> None:
+    head = with_lvm
+    cluster.ctl("volume create vol-2 32M --copies 2", 90)
+    head.run("systemctl start vastsky-attach@vol-2.service", 120)
+    head.run("pvcreate -y /dev/vastsky/vol-2 && vgcreate ours /dev/vastsky/vol-2", 90)
+    head.run("lvcreate -y -n lv -l 100%FREE ours && mkfs.ext4 -q /dev/ours/lv", 90)
+    head.run("systemctl start mnt-lv.mount", 120)
+    head.run("dd if=/dev/urandom of=/mnt/lv/file bs=1M count=4 status=none")
+    wanted = head.run("sha256sum < /mnt/lv/file").stdout
+    head.shutdown(SHUTDOWN_LIMIT_S)
+    cluster.detached("vol-2", 30)
+    cluster.power_on(HEAD)
+    eventually("it is mounted", lambda: is_mounted(head, "/mnt/lv"), 120)
+    assert head.run("sha256sum < /mnt/lv/file").stdout == wanted
