@@ -49,7 +49,7 @@ from vastskyd.core.offers import (
 )
 from vastskyd.core.quorum import recovery_quorum, relied_on
 from vastskyd.core.recovery import follow_head, replace_lost_legs
-from vastskyd.core.refusals import refusal
+from vastskyd.core.refusals import refusal, volume_refusal
 from vastskyd.core.scrubbing import begin_due, follow_scrubs, scrub_patience_s
 from vastskyd.core.turn import Turn, disk_name, with_range
 
@@ -368,7 +368,7 @@ def _give_up_late_attach(
         if turn.waited_s(job, attachment.state) < turn.policy.attach_timeout_s:
             continue
         said = f"volume {volume.name} was not attached: {why}"
-        turn.fail_job(job, _refusal(volume, attachment, fact, said))
+        turn.fail_job(job, volume_refusal(volume, attachment, fact, said))
         if not volume.standby:  # else it is to be up wherever it can: that goes on being tried
             let_go(turn, volume, attachment)
         turn.event(Severity.ERROR, "attach-failed", volume.id, f"volume {volume.name}: {why}")
@@ -396,16 +396,6 @@ def _attaching(turn: Turn, volume: Volume, attachment: Attachment) -> None:
         return
     said = fact.message if fact is not None and fact.message else "its head has not built it"
     _give_up_late_attach(turn, volume, attachment, said, fact)
-
-
-def _refusal(
-    volume: Volume, attachment: Attachment, fact: VolumeFact | None, said: str
-) -> VastskyError:
-    """The error that its head met; if it met none, it waits for what it does not reach."""
-    if fact is not None and fact.error_code:
-        return refusal(attachment.head, fact, said)
-    hint = f"`vastskyctl volume show {volume.name}` shows its legs, and which are out of reach"
-    return UnreachableError(said, hint=hint)
 
 
 def _attached(turn: Turn, volume: Volume, attachment: Attachment) -> None:
@@ -472,7 +462,7 @@ def _give_up_late_detach(
         )
     else:
         said += fact.message if fact and fact.message else "its head has not taken it down yet"
-        error = _refusal(volume, attachment, fact, said)
+        error = volume_refusal(volume, attachment, fact, said)
     for job in jobs:
         if turn.waited_s(job, "detach") >= turn.policy.attach_timeout_s:
             turn.fail_job(job, error)

@@ -25,7 +25,13 @@ from vastskyd.roles.own_addresses import checked, of_itself, reachable
 from vastskyd.store import identity as identities
 from vastskyd.store.identity import Identity
 from vastskyd.store.sqlite import SqliteStore
-from vastskyd.wire.ca import CA_CERT, NODE_CERT, CertificateAuthority, NodeKey
+from vastskyd.wire.ca import (
+    CA_CERT,
+    NODE_CERT,
+    CertificateAuthority,
+    NodeKey,
+    replace_link,
+)
 from vastskyd.wire.joining import Applicant, join
 from vastskyd.wire.token import JoinToken, parse_token
 
@@ -49,8 +55,6 @@ def tls_in_use(config: Config, credentials: Credentials) -> Path:
     if not key_pem:
         _link(made, kept)
         return kept
-    if made.is_symlink():
-        made.unlink()
     try:
         issued_pem, ca_pem = ((kept / name).read_text("ascii") for name in (NODE_CERT, CA_CERT))
     except OSError as error:
@@ -60,7 +64,10 @@ def tls_in_use(config: Config, credentials: Credentials) -> Path:
         ) from error
     except UnicodeDecodeError as error:
         raise DamagedError(f"the certificate in {kept} is not text") from error
-    NodeKey.parse(key_pem).save(made, issued_pem, ca_pem)
+    key = NodeKey.parse(key_pem)
+    if made.is_symlink():
+        made.unlink()
+    key.save(made, issued_pem, ca_pem)
     return made
 
 
@@ -68,8 +75,7 @@ def _link(path: Path, target: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)  # of a key that is no credential any more
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
+    replace_link(path, target)
 
 
 def _new_key(credentials: Credentials) -> NodeKey:

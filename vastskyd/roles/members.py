@@ -226,6 +226,33 @@ class Members:
                 hint="`vastskyctl disk list --all` shows those that are there",
             )
         before = next((d for d, m in self._here.items() if m.path == block.path), None)
+        await self._refuse_unfit(spec, block, before)
+        if block.found:
+            await self._disks.erase_signatures(block.path)
+            step()
+        found = choose((await self._disks.read_slots(block.path)).slots)
+        description = DiskDescription(
+            cluster=self._cluster,
+            disk=spec.id,
+            cluster_name=self._cluster_name,
+            area_start_bytes=AREA_START_BYTES,
+            area_end_bytes=align_down(block.size_bytes) - MIB,
+        )
+        # Both slots, so that no older description can speak for the disk again.
+        first = await self._write(block.path, description, found)
+        second = await self._write(block.path, description, first)
+        if before is not None:
+            del self._here[before]
+            self._retired.discard(before)
+        self._here[spec.id] = Member(
+            block.path, block.kernel_name, block.size_bytes, second, block.drive, block.file
+        )
+        log.info("disk %s enrolled at %s", spec.id, block.path)
+
+    async def _refuse_unfit(
+        self, spec: DiskSpec, block: BlockDevice, before: DiskId | None
+    ) -> None:
+        """`before`: the disk of this cluster that it is, or was."""
         if before is not None and before not in self._retired:
             raise ConflictError(
                 f"{spec.path} is a disk of this cluster already",
@@ -256,27 +283,6 @@ class Members:
                 f"{spec.path} is not new: {left}",
                 hint=f"to take it all the same: `vastskyctl disk enrol {spec.path}`",
             )
-        if block.found:
-            await self._disks.erase_signatures(block.path)
-            step()
-        found = choose((await self._disks.read_slots(block.path)).slots)
-        description = DiskDescription(
-            cluster=self._cluster,
-            disk=spec.id,
-            cluster_name=self._cluster_name,
-            area_start_bytes=AREA_START_BYTES,
-            area_end_bytes=align_down(block.size_bytes) - MIB,
-        )
-        # Both slots, so that no older description can speak for the disk again.
-        first = await self._write(block.path, description, found)
-        second = await self._write(block.path, description, first)
-        if before is not None:
-            del self._here[before]
-            self._retired.discard(before)
-        self._here[spec.id] = Member(
-            block.path, block.kernel_name, block.size_bytes, second, block.drive, block.file
-        )
-        log.info("disk %s enrolled at %s", spec.id, block.path)
 
     async def _write(
         self, path: str, description: DiskDescription, found: Current | Empty | Damaged

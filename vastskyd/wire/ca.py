@@ -154,7 +154,7 @@ class NodeKey:
         _write_private(directory / DH_PARAMETERS, DH_GROUP_PEM)
         _write_private(directory / NODE_CERT, certificate_pem(certificate))
         for link, target in _CLIENT_LINKS:
-            _link(directory / link, target)
+            replace_link(directory / link, target)
 
 
 def check_issued(certificate: x509.Certificate, ca: x509.Certificate) -> None:
@@ -306,7 +306,8 @@ def _write_private(path: Path, text: str) -> None:
     _sync_directory(path.parent)
 
 
-def _link(path: Path, target: str) -> None:
+def replace_link(path: Path, target: str | Path) -> None:
+    """At no moment is there none."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     draft.symlink_to(target)
